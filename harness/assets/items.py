@@ -1,0 +1,24 @@
+"""One piece of reference audio, as the plan and the results know it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class ItemRef:
+    """``source`` is a URL (then ``sha256`` is known) or an absolute path."""
+
+    id: str
+    corpus: str
+    kind: Literal["speech", "music"]
+    source: str
+    sha256: str | None = None
+    size_bytes: int | None = None
+    seconds: float | None = None
+    speaker: str | None = None
+    sex: str | None = None
+    language: str | None = None
+    licence: str | None = None
+    attribution: str | None = None

@@ -1,0 +1,104 @@
+"""What a codec is to the harness.
+
+Conventions (all codecs, verified by ``tests/codecs/test_delay.py``):
+
+* Audio is mono int16, shape (frame_samples,), at ``facts.sample_rate_hz``.
+* The encoder is fed input frame i = samples [i*F, (i+1)*F). It returns payload k in the call
+  that consumes input frame k + L, L = ``facts.lookahead_frames``; its first L calls return None.
+  One payload per call after that, never empty.
+* The decoder returns exactly F samples per payload (or per concealed frame). Sample n of its
+  output timeline is input sample n - D, D = ``facts.delay_samples``.
+* Hence the first sample of frame k is captured at (k*F - D)/fs, and frame k is ready to be
+  encoded at (k + 1 + L)*F/fs: fill F/fs, look-ahead (D + L*F)/fs.
+* Encoder and decoder own their state; two instances never share it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.fields import Frozen
+
+Pcm = NDArray[np.int16]
+
+
+class Params(Frozen):
+    """Base of a codec's parameters: one subclass per codec, called ``Params`` in its file."""
+
+
+@dataclass(frozen=True)
+class CodecFacts:
+    """What is true of one configured codec."""
+
+    sample_rate_hz: int
+    frame_samples: int
+    lookahead_frames: int
+    delay_samples: int
+    nominal_bitrate_bps: int
+    library: str
+    """Name and version of the code that does the coding, for the provenance."""
+    weights: Literal["none", "real", "random"] = "none"
+    conceals: bool = False
+    """True where ``Decoder.conceal`` returns audio (the codec has its own PLC)."""
+    recovers: bool = False
+    """True where ``Decoder.recover`` can return audio (in-band FEC is on)."""
+
+    @property
+    def frame_ns(self) -> int:
+        return self.frame_samples * 1_000_000_000 // self.sample_rate_hz
+
+    @property
+    def algorithmic_delay_ns(self) -> int:
+        """Fill + look-ahead: capture of a frame's first sample to the start of its encoding."""
+        samples = (1 + self.lookahead_frames) * self.frame_samples + self.delay_samples
+        return samples * 1_000_000_000 // self.sample_rate_hz
+
+
+class Encoder(Protocol):
+    def encode(self, pcm: Pcm) -> bytes | None:
+        """Consume one frame, return the next payload, or None in the first L calls."""
+        ...
+
+
+class Decoder(Protocol):
+    def decode(self, payload: bytes) -> Pcm:
+        """The next frame. Raises ValueError if the payload cannot be decoded."""
+        ...
+
+    def conceal(self) -> Pcm | None:
+        """The next frame, made up by the codec's own concealment; None where it has none."""
+        ...
+
+    def recover(self, next_payload: bytes) -> Pcm | None:
+        """The missing frame, from redundancy in the one after it; None where there is none.
+
+        The caller decodes ``next_payload`` itself afterwards.
+        """
+        ...
+
+
+class Codec(Protocol):
+    @property
+    def facts(self) -> CodecFacts: ...
+    def encoder(self) -> Encoder: ...
+    def decoder(self) -> Decoder: ...
+
+
+class CodecModule(Protocol):
+    """What a codec's file offers; it imports its own library inside ``create`` only."""
+
+    Params: type[Params]
+
+    def required_assets(self, params: Any) -> tuple[str, ...]:
+        """Names in the weights manifest that ``create`` needs; () for most codecs."""
+        ...
+
+    def create(self, params: Any, assets: Mapping[str, Path]) -> Codec:
+        """Configured codec. Raises Unsupported (with the remedy) where its library is missing."""
+        ...

@@ -1,0 +1,138 @@
+"""What happened, as columns: the records that endpoints and links hand to the orchestrator.
+
+``Columns`` is a dict of equally long 1-D numpy arrays. They travel as npz (never pickle), and end
+as the ``packets`` and ``frames`` tables. All ``*_ns`` are CLOCK_MONOTONIC except in ``LINK_LOG``,
+whose clock is the link's own and is used for differences only. -1 in a time column = never.
+"""
+
+from __future__ import annotations
+
+import io
+from enum import IntEnum
+
+import numpy as np
+from numpy.typing import NDArray
+
+Columns = dict[str, NDArray[np.generic]]
+
+# One row per packet that the sender gave to its socket (a datagram, or a message on a stream).
+SENT_PACKETS = {
+    "seq": np.uint32,
+    "frame": np.int32,  # codec frame (payload) index k
+    "fragment": np.uint8,
+    "fragments": np.uint8,
+    "size_bytes": np.int32,  # what the socket was given: our header and payload
+    "send_ns": np.int64,
+}
+# One row per payload k at the sender.
+SENT_FRAMES = {
+    "frame": np.int32,
+    "ready_ns": np.int64,  # the schedule: its last input sample is captured
+    "encode_start_ns": np.int64,
+    "encode_end_ns": np.int64,
+    "sent_ns": np.int64,  # its last fragment was given to the socket
+    "payload_bytes": np.int32,
+}
+# One row per packet as it came out of the receiver's socket, duplicates included.
+RECEIVED_PACKETS = {
+    "seq": np.uint32,
+    "frame": np.int32,
+    "fragment": np.uint8,
+    "recv_ns": np.int64,
+    "verdict": np.uint8,  # Verdict
+}
+# One row per media frame that the playout clock asked for, in order of playing.
+PLAYED_FRAMES = {
+    "frame": np.int32,  # -1 for time inserted without media (adaptive buffer waiting)
+    "kind": np.uint8,  # Kind
+    "complete_ns": np.int64,  # last needed fragment received; -1 if never (in time)
+    "pull_ns": np.int64,  # scheduled instant at which the frame is taken from the jitter buffer
+    "decode_start_ns": np.int64,
+    "decode_end_ns": np.int64,
+    "play_ns": np.int64,  # its first sample leaves the device
+    "played_start": np.int64,  # index into the played track
+    "played_samples": np.int32,  # differs from frame_samples when stretched
+    "buffer_frames": np.int32,  # depth of the jitter buffer at the pull
+}
+# One row per packet that entered the link, per direction (0 forward, 1 reverse).
+LINK_LOG = {
+    "direction": np.uint8,
+    "in_ns": np.int64,
+    "out_ns": np.int64,  # -1 if it never came out
+    "size_bytes": np.int32,  # frame on the wire: Ethernet header included, no FCS
+    "outcome": np.uint8,  # Outcome
+}
+
+
+class Verdict(IntEnum):
+    """The receiver's own judgement of a packet."""
+
+    USED = 0
+    DUPLICATE = 1
+    LATE = 2  # its frame's playout deadline had passed, or it was already concealed
+    UNDECODABLE = 3  # damaged header or payload, or the codec refused it
+    INCOMPLETE = 4  # other fragments of its frame never came
+    FOREIGN = 5  # not of this stream
+
+
+class Kind(IntEnum):
+    """How a played frame came to be."""
+
+    DECODED = 0
+    FEC = 1
+    CONCEALED = 2
+    SILENCE = 3
+    STRETCHED = 4  # decoded, then time-stretched by the adaptive buffer
+
+
+class Fate(IntEnum):
+    """The one end of each sent packet (RFC 7680 loss split by cause)."""
+
+    PLAYED = 0
+    REORDERED = 1  # arrived out of order, but in time
+    LATE = 2
+    LOST = 3  # dropped by the link's loss model
+    QUEUE = 4  # dropped by a full queue
+    UNDECODABLE = 5
+    INCOMPLETE = 6
+
+
+class Outcome(IntEnum):
+    """The one end of each packet inside the link."""
+
+    DELIVERED = 0
+    LOST = 1
+    QUEUE = 2
+    CORRUPTED = 3  # delivered with a flipped bit
+    DUPLICATE = 4  # an extra copy made by the link, delivered
+
+
+def empty(schema: dict[str, type[np.generic]]) -> Columns:
+    """No rows, with the schema's types."""
+    return {name: np.empty(0, dtype) for name, dtype in schema.items()}
+
+
+def from_rows(schema: dict[str, type[np.generic]], rows: list[tuple[int, ...]]) -> Columns:
+    """Columns from row tuples in the schema's order."""
+    if not rows:
+        return empty(schema)
+    table = list(zip(*rows, strict=True))
+    return {
+        name: np.asarray(column, dtype)
+        for (name, dtype), column in zip(schema.items(), table, strict=True)
+    }
+
+
+def pack(columns: Columns) -> bytes:
+    """npz bytes; the inverse of :func:`unpack`."""
+    buffer = io.BytesIO()
+    np.savez(buffer, **columns)  # type: ignore[arg-type]
+    return buffer.getvalue()
+
+
+def unpack(data: bytes) -> Columns:
+    """Columns from npz bytes; raises ValueError on anything else (no pickle is ever read)."""
+    if not data:
+        return {}
+    with np.load(io.BytesIO(data), allow_pickle=False) as archive:
+        return {name: archive[name] for name in archive.files}

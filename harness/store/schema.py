@@ -1,0 +1,148 @@
+"""The tables of a run: every column with its type, unit and meaning. The single source of truth.
+
+``SCHEMA_VERSION`` history:
+
+* 1 - first version.
+
+Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
+A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+SCHEMA_VERSION = 1
+
+
+class Column(NamedTuple):
+    type: str
+    unit: str
+    meaning: str
+
+
+RUNS = {
+    "run_id": Column("str", "", "unique name of the run"),
+    "scenario": Column("str", "", "name of the scenario"),
+    "scenario_yaml": Column("str", "", "the scenario file as run"),
+    "config_sha256": Column("str", "", "hash of the canonical scenario"),
+    "schema_version": Column("int", "", "of these tables"),
+    "started_utc": Column("str", "", "ISO 8601"),
+    "finished_utc": Column("str", "", "ISO 8601; null while running"),
+    "wall_s": Column("float", "s", "wall time of the matrix, set-up and scoring included"),
+    "stream_s": Column("float", "s", "wall time of the streaming phase alone"),
+    "audio_s": Column("float", "s", "sum of the media streamed"),
+    "jobs": Column("int", "", "cells side by side"),
+    "lab": Column("str", "", "docker or netns"),
+    "lab_why": Column("str", "", "why that lab"),
+    "link": Column("str", "", "netem or relay"),
+    "link_why": Column("str", "", "why that engine"),
+    "corpus_warning": Column("str", "", "null, or why quality figures are for plumbing only"),
+    "host": Column("json", "", "kernel, CPU, cores, memory, boot_id, time namespace, governor"),
+    "engine": Column("json", "", "Docker engine version, image id, base image and how it was made"),
+    "versions": Column("json", "", "Python and package versions, libopus, ..."),
+    "git_sha": Column("str", "", "of the harness; null outside a checkout"),
+    "git_dirty": Column("bool", "", "uncommitted changes"),
+    "items": Column("json", "", "per corpus item: licence, attribution, sha256, preparation steps"),
+}
+
+CELLS = {
+    "cell_id": Column("str", "", "hash of the cell's canonical configuration"),
+    "block": Column("str", "", "cells that share utterance, repetition and network"),
+    "codec": Column("str", "", "name of the codec entry in the scenario"),
+    "codec_kind": Column("str", "", "pcm, g711, opus, ..."),
+    "codec_params": Column("json", "", "all parameters, defaults included"),
+    "codec_facts": Column("json", "", "CodecFacts as configured; null if it never started"),
+    "weights": Column("str", "", "none, real or random"),
+    "transport": Column("str", "", "name of the transport entry"),
+    "network": Column("str", "", "name of the network entry"),
+    "receiver": Column("str", "", "name of the receiver entry"),
+    "utterance": Column("str", "", "corpus item id"),
+    "speaker": Column("str", "", "null where unknown"),
+    "kind": Column("str", "", "speech or music"),
+    "repetition": Column("int", "", "0-based"),
+    "seed": Column("int", "", "of the link, the same for all codecs of a block"),
+    "lab": Column("str", "", "docker or netns"),
+    "link": Column("str", "", "netem or relay"),
+    "status": Column("str", "", "ok, invalid, failed or unsupported"),
+    "reason": Column("str", "", "null when ok"),
+    "started_utc": Column("str", "", "ISO 8601"),
+    "wall_s": Column("float", "s", "wall time of the cell"),
+    "media_s": Column("float", "s", "duration of the item"),
+    "t0_ns": Column("int", "ns", "CLOCK_MONOTONIC instant of capture of sample 0"),
+    "link_asked": Column("json", "", "LinkPair as asked"),
+    "link_readback": Column("json", "", "what the kernel reported (netem) or the engine built"),
+    "proof": Column(
+        "json", "", "list of {direction, figure, asked, measured, tolerance, unit, ok}"
+    ),
+    "proof_ok": Column("bool", "", "all proof figures within tolerance"),
+    "bitrate_nominal_bps": Column("float", "bit/s", "what the codec is set to"),
+    "bitrate_payload_bps": Column("float", "bit/s", "codec payloads over media time"),
+    "bitrate_wire_bps": Column("float", "bit/s", "frames on the wire, forward, over media time"),
+    "worst_lateness_ms": Column("float", "ms", "sender: largest lag behind its schedule"),
+    "late_sends": Column("int", "", "frames encoded more than a frame behind schedule"),
+    "packets_sent": Column("int", "", "media packets given to the socket"),
+    "frames_total": Column("int", "", "media frames"),
+    "agent_facts": Column(
+        "json", "", "boot_id, time namespace, priority, cpuset of both endpoints"
+    ),
+    "audio_reference": Column("str", "", "path of the reference, relative to the run directory"),
+    "audio_media": Column("str", "", "path of the track on the media timeline"),
+    "audio_played": Column("str", "", "path of the track as played"),
+}
+
+PACKETS = {
+    "cell_id": Column("str", "", ""),
+    "seq": Column("int", "", "packet sequence number"),
+    "frame": Column("int", "", "media frame k"),
+    "fragment": Column("int", "", "index within the frame"),
+    "fragments": Column("int", "", "packets of the frame"),
+    "media_ns": Column("int", "ns", "media time of the frame's start on the decoder timeline"),
+    "size_bytes": Column("int", "B", "given to the socket"),
+    "send_ns": Column("int", "ns", "relative to t0"),
+    "transit_ns": Column("int", "ns", "first receive minus send; null if it never arrived"),
+    "copies": Column("int", "", "times received"),
+    "fate": Column("str", "", "played, reordered, late, lost, queue, undecodable, incomplete"),
+}
+
+FRAMES = {
+    "cell_id": Column("str", "", ""),
+    "frame": Column("int", "", "media frame k; null for inserted time"),
+    "media_ns": Column("int", "ns", "start on the decoder timeline"),
+    "kind": Column("str", "", "decoded, fec, concealed, silence, stretched"),
+    "capture_ns": Column("int", "ns", "relative to t0: its first sample is captured"),
+    "fill_ns": Column("int", "ns", "waiting for the frame's own samples"),
+    "lookahead_ns": Column("int", "ns", "codec look-ahead and filter delay"),
+    "encode_ns": Column("int", "ns", "schedule to payload (waiting for the CPU included)"),
+    "send_ns": Column("int", "ns", "payload to last fragment in the socket"),
+    "network_ns": Column("int", "ns", "socket to complete at the receiver; null if not received"),
+    "buffer_ns": Column("int", "ns", "wait in the jitter buffer; null if not received"),
+    "decode_ns": Column("int", "ns", "pull to PCM"),
+    "playout_ns": Column("int", "ns", "PCM to first sample out of the device"),
+    "mouth_to_ear_ns": Column("int", "ns", "sum of the above: play minus capture (ITU-T G.114)"),
+    "encode_cpu_ns": Column("int", "ns", "the encode call alone"),
+    "payload_bytes": Column("int", "B", "codec payload"),
+    "play_ns": Column("int", "ns", "relative to t0"),
+    "played_start": Column("int", "samples", "index into the played track"),
+    "played_samples": Column("int", "samples", "length as played"),
+    "buffer_frames": Column("int", "", "jitter-buffer depth at the pull"),
+}
+
+SCORES = {
+    "cell_id": Column("str", "", ""),
+    "metric": Column("str", "", "key of harness.score.metrics.METRICS"),
+    "mode": Column("str", "", "wb, nb, classic, extended, p50 ...; '' where there is one only"),
+    "track": Column("str", "", "media, played, or '' for network figures"),
+    "value": Column("float", "", "null with a reason"),
+    "unit": Column("str", "", ""),
+    "reason": Column("str", "", "why value is null"),
+    "package": Column("str", "", "what computed it"),
+    "version": Column("str", "", "of that package"),
+    "alignment": Column("str", "", "calibrated, gcc-phat, envelope; '' for network figures"),
+    "lag_ms": Column("float", "ms", "residual lag found after calibration"),
+    "confidence": Column("float", "", "peak to second peak of the alignment check"),
+    "reference_sha256": Column("str", "", "of the reference samples scored"),
+    "degraded_sha256": Column("str", "", "of the degraded samples scored"),
+}
+
+TABLES = {"runs": RUNS, "cells": CELLS, "packets": PACKETS, "frames": FRAMES, "scores": SCORES}
