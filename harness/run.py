@@ -1,0 +1,333 @@
+"""A matrix from scenario to report, top to bottom.
+
+Everything made is owned by an ``ExitStack`` and labelled with the run id; every finished cell is
+on disk before the next one starts on the same pair.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import threading
+import time
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any, Protocol
+
+from harness import assets, codecs, scenario
+from harness.cell import CellResult, CpuBudget, describe, facts_of, stream, without_streaming
+from harness.codecs.base import CodecFacts, Pcm
+from harness.errors import BadInput, CellFailed, HarnessError, MachineCannot, Unsupported
+from harness.labs.base import Lab, Pair, session
+from harness.labs.choose import open_lab
+from harness.plan import Cell, Plan, plan
+from harness.scenario import Scenario, config_sha256
+from harness.score.network import network_scores
+from harness.score.pool import Scorer, ScoreTask
+from harness.store import RunStore, load
+from harness.store.provenance import run_facts
+
+ENGINES = ("auto", "netem", "relay")
+
+
+@dataclass(frozen=True)
+class Options:
+    """What the command line says beside the scenario."""
+
+    scenario: Path
+    out: Path = Path("results")
+    lab: str = "auto"
+    link: str = "auto"
+    resume: Path | None = None
+    only: str | None = None
+    jobs: int | None = None
+
+
+class Observer(Protocol):
+    """Who is told how far the run is; the command line draws it."""
+
+    def note(self, text: str) -> None: ...
+    def phase(self, name: str, total: int) -> None: ...
+    def step(self, text: str) -> None: ...
+
+
+@dataclass
+class Outcome:
+    """How a run ended."""
+
+    directory: Path
+    statuses: dict[str, int]
+    interrupted: bool = False
+    report: Path | None = None
+
+
+def default_jobs() -> int:
+    """Cells side by side: voice is light, and the CPU budget holds back what is not."""
+    return max(2, min(16, 4 * (os.cpu_count() or 1)))
+
+
+def run(options: Options, observer: Observer) -> Outcome:
+    """Run a scenario whole. Raises BadInput, AssetError, MachineCannot before any cell starts."""
+    began = time.monotonic()
+    wanted = scenario.load(options.scenario)
+    asset_store = assets.AssetStore.default()
+    corpus = assets.load_corpora(wanted.corpus, options.scenario.parent, asset_store, observer.note)
+    cells = plan(wanted, corpus.items).select(options.only)
+    references = assets.prepare_all({cell.item for cell in cells.cells}, asset_store)
+
+    store = _open_store(options, wanted)
+    row = store.run_row() | {
+        "scenario": wanted.name,
+        "scenario_yaml": options.scenario.read_text(encoding="utf-8"),
+        "config_sha256": config_sha256(wanted),
+        "corpus_warning": corpus.warning,
+        "items": json.dumps({name: ref.provenance() for name, ref in references.items()}),
+        **run_facts(),
+    }
+    outcome = Outcome(store.directory, {})
+    try:
+        with ExitStack() as stack:
+            mine = stack.enter_context(session(store.run_id))
+            lab, lab_why = open_lab(options.lab, mine, asset_store.cache, observer.note)
+            stack.callback(lab.close)
+            matrix = _Matrix(options, lab, store, references, asset_store, observer)
+            stack.callback(matrix.close)
+            engine, engine_why = matrix.choose_engine(options.link)
+            observer.note(f"lab {lab.name} ({lab_why}); link engine {engine} ({engine_why})")
+            row |= {
+                "lab": lab.name,
+                "lab_why": lab_why,
+                "link": engine,
+                "link_why": engine_why,
+                "engine": json.dumps(lab.facts()),
+                "jobs": matrix.jobs,
+            }
+            store.write_run(row)
+            row |= matrix.stream(cells, engine)
+        _score(store, references, observer)
+    except KeyboardInterrupt:
+        outcome.interrupted = True
+    row |= {
+        "finished_utc": None if outcome.interrupted else datetime.now(UTC).isoformat(),
+        "wall_s": time.monotonic() - began,
+    }
+    store.write_run(row)
+    store.compact()
+    for status in store.finished().values():
+        outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
+    return outcome
+
+
+def _open_store(options: Options, wanted: Scenario) -> RunStore:
+    if options.resume is None:
+        return RunStore.create(options.out, wanted.name, datetime.now(UTC))
+    store = RunStore.open(options.resume)
+    before = store.run_row().get("config_sha256")
+    if before not in (None, config_sha256(wanted)):
+        raise BadInput(
+            f"{options.resume} was made from another version of {options.scenario}:"
+            " its cells and these are not the same; start a new run, or restore the scenario"
+            f" from {options.resume}/runs.parquet (column scenario_yaml)"
+        )
+    return store
+
+
+class _Matrix:
+    """The streaming phase: warm pairs, handed from cell to cell."""
+
+    def __init__(
+        self,
+        options: Options,
+        lab: Lab,
+        store: RunStore,
+        references: dict[str, assets.Prepared],
+        asset_store: assets.AssetStore,
+        observer: Observer,
+    ) -> None:
+        self.jobs = options.jobs or default_jobs()
+        self._lab = lab
+        self._store = store
+        self._references = references
+        self._asset_store = asset_store
+        self._observer = observer
+        self._idle: queue.SimpleQueue[Pair] = queue.SimpleQueue()
+        self._open: set[int] = set()
+        self._pairs: dict[int, Pair] = {}
+        self._lock = threading.Lock()
+        self._facts: dict[str, CodecFacts | HarnessError] = {}
+        self._pcm: dict[tuple[str, int], Pcm] = {}
+        self._budget = CpuBudget(os.cpu_count() or 1)
+        self._stopping = False
+
+    def close(self) -> None:
+        self._stopping = True
+        for pair in list(self._pairs.values()):
+            self._discard(pair)
+
+    def choose_engine(self, wanted: str) -> tuple[str, str]:
+        """netem where the kernel has it; the first pair's link agent is asked."""
+        if wanted not in ENGINES:
+            raise BadInput(f"--link: expected one of {', '.join(ENGINES)}, got {wanted!r}")
+        pair = self._new_pair()
+        self._idle.put(pair)
+        can, _ = pair.link.call("probe")
+        reasons = can.get("reasons", {})
+        if wanted != "auto":
+            if not can[wanted]:
+                raise MachineCannot(f"--link {wanted}: {reasons.get(wanted, 'not available')}")
+            return wanted, "asked for"
+        if can["netem"] and can["tbf"]:
+            return "netem", "auto: the kernel has netem and tbf"
+        if can["relay"]:
+            return "relay", f"auto: no netem here ({reasons.get('netem', 'unknown')})"
+        raise MachineCannot(f"no link engine runs here: {reasons}")
+
+    def stream(self, cells: Plan, engine: str) -> dict[str, Any]:
+        """Every cell that the store does not have yet; returns the phase's columns of ``runs``."""
+        finished = self._store.finished()
+        todo = [cell for cell in cells.cells if cell.cell_id not in finished]
+        if len(todo) < len(cells.cells):
+            self._observer.note(f"{len(cells.cells) - len(todo)} cells are finished already")
+        self._observer.phase("streaming", len(todo))
+        began = time.monotonic()
+        pool = ThreadPoolExecutor(min(self.jobs, max(1, len(todo))), "cell")
+        waiting: dict[Future[CellResult], Cell] = {
+            pool.submit(self._one, cell, engine): cell for cell in todo
+        }
+        try:
+            while waiting:
+                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+                for future in done:
+                    cell, result = waiting.pop(future), future.result()
+                    reason = result.row["reason"]
+                    self._observer.step(
+                        f"{result.row['status']:<11} {cell.label}"
+                        + (f" - {reason}" if reason else "")
+                    )
+        except BaseException:
+            self._stopping = True
+            pool.shutdown(wait=False, cancel_futures=True)
+            self.close()
+            raise
+        finally:
+            pool.shutdown(wait=True)
+        return {
+            "stream_s": time.monotonic() - began,
+            "audio_s": sum(self._references[cell.item.id].seconds for cell in todo),
+        }
+
+    def _one(self, cell: Cell, engine: str) -> CellResult:
+        """One cell on an idle pair, written down. A broken pair costs this cell alone."""
+        row = describe(cell, self._lab.name, engine)
+        try:
+            needed = codecs.module(cell.codec.codec).required_assets(cell.codec.params)
+            paths = {name: self._lab.asset_path(self._asset_store.weights(name)) for name in needed}
+            pair = self._take()
+            try:
+                facts = self._facts_of(cell, pair, paths)
+                pcm = self._pcm_at(cell.item.id, facts.sample_rate_hz)
+                result = stream(cell, pair, engine, self._lab.name, facts, pcm, paths, self._budget)
+            except Unsupported:
+                self._idle.put(pair)
+                raise
+            except BaseException:
+                self._discard(pair)
+                raise
+            self._idle.put(pair)
+        except HarnessError as error:
+            if self._stopping:
+                raise
+            result = without_streaming(row, error)
+        self._write(cell, result)
+        return result
+
+    def _write(self, cell: Cell, result: CellResult) -> None:
+        reference = self._references[cell.item.id]
+        audio = dict(result.audio)
+        if audio:
+            audio["reference"] = (reference.pcm, reference.rate_hz)
+        self._store.write_cell(result.row, result.packets, result.frames, audio)
+
+    def _take(self) -> Pair:
+        with suppress(queue.Empty):
+            return self._idle.get_nowait()
+        return self._new_pair()
+
+    def _new_pair(self) -> Pair:
+        with self._lock:
+            if self._stopping:
+                raise CellFailed("the run was interrupted")
+            index = min(set(range(len(self._open) + 1)) - self._open)
+            self._open.add(index)
+        try:
+            pair = self._lab.open_pair(index)
+        except BaseException:
+            with self._lock:
+                self._open.discard(index)
+            raise
+        self._pairs[index] = pair
+        return pair
+
+    def _discard(self, pair: Pair) -> None:
+        with self._lock:
+            known = self._pairs.pop(pair.index, None)
+        if known is not None:
+            pair.close()
+            with self._lock:
+                self._open.discard(pair.index)
+
+    def _facts_of(self, cell: Cell, pair: Pair, paths: dict[str, str]) -> CodecFacts:
+        key = f"{cell.codec.codec} {cell.codec.params.model_dump_json()}"
+        if key not in self._facts:
+            try:
+                self._facts[key] = facts_of(cell, pair, paths)
+            except Unsupported as error:
+                self._facts[key] = error
+        found = self._facts[key]
+        if isinstance(found, HarnessError):
+            raise found
+        return found
+
+    def _pcm_at(self, item: str, rate_hz: int) -> Pcm:
+        key = (item, rate_hz)
+        if key not in self._pcm:
+            self._pcm[key] = assets.resampled(self._references[item], rate_hz)
+        return self._pcm[key]
+
+
+def _score(store: RunStore, references: dict[str, assets.Prepared], observer: Observer) -> None:
+    """All cells that streamed and have no scores yet; on all cores, after the streaming."""
+    tables = load(store.directory)
+    streamed = tables.cells[tables.cells["audio_media"].notna()]
+    todo = streamed[~streamed["cell_id"].isin(store.scored())]
+    observer.phase("scoring", len(todo))
+    packets = dict(iter(tables.packets.groupby("cell_id")))
+    frames = dict(iter(tables.frames.groupby("cell_id")))
+    with Scorer(os.cpu_count() or 1) as scorer:
+        futures = {
+            scorer.submit(
+                ScoreTask(
+                    cell_id=cell.cell_id,
+                    reference_path=store.directory / cell.audio_reference,
+                    media_path=store.directory / cell.audio_media,
+                    played_path=store.directory / cell.audio_played,
+                    kind=cell.kind,
+                    weights=cell.weights,
+                    facts=json.loads(cell.codec_facts),
+                )
+            ): cell
+            for cell in todo.itertuples()
+        }
+        while futures:
+            done, _ = wait(futures, return_when=FIRST_COMPLETED)
+            for future in done:
+                cell = futures.pop(future)
+                figures = network_scores(
+                    packets[cell.cell_id], frames[cell.cell_id], cell._asdict()
+                )
+                store.write_scores(cell.cell_id, [*future.result(), *figures])
+                observer.step(f"scored {cell.codec}/{cell.network}/{cell.utterance}")
