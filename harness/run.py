@@ -11,6 +11,7 @@ import os
 import queue
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Observer(Protocol):
 
     def note(self, text: str) -> None: ...
     def phase(self, name: str, total: int) -> None: ...
-    def step(self, text: str) -> None: ...
+    def step(self, text: str, *, trouble: bool = False) -> None: ...
 
 
 @dataclass
@@ -73,9 +74,7 @@ def default_jobs() -> int:
 def run(options: Options, observer: Observer) -> Outcome:
     """Run a scenario whole. Raises BadInput, AssetError, MachineCannot before any cell starts."""
     began = time.monotonic()
-    wanted = scenario.load(options.scenario)
-    asset_store = assets.AssetStore.default()
-    corpus = assets.load_corpora(wanted.corpus, options.scenario.parent, asset_store, observer.note)
+    wanted, corpus, asset_store = _inputs(options.scenario, observer.note)
     cells = plan(wanted, corpus.items).select(options.only)
     references = assets.prepare_all({cell.item for cell in cells.cells}, asset_store)
 
@@ -108,7 +107,7 @@ def run(options: Options, observer: Observer) -> Outcome:
             }
             store.write_run(row)
             row |= matrix.stream(cells, engine)
-        _score(store, references, observer)
+        _score(store, observer)
     except KeyboardInterrupt:
         outcome.interrupted = True
     row |= {
@@ -120,6 +119,22 @@ def run(options: Options, observer: Observer) -> Outcome:
     for status in store.finished().values():
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
     return outcome
+
+
+def planned(
+    path: Path, only: str | None, note: Callable[[str], None]
+) -> tuple[Plan, assets.Corpus]:
+    """The cells of a scenario, nothing started. Raises BadInput, AssetError."""
+    wanted, corpus, _ = _inputs(path, note)
+    return plan(wanted, corpus.items).select(only), corpus
+
+
+def _inputs(
+    path: Path, note: Callable[[str], None]
+) -> tuple[Scenario, assets.Corpus, assets.AssetStore]:
+    wanted = scenario.load(path)
+    store = assets.AssetStore.default()
+    return wanted, assets.load_corpora(wanted.corpus, path.parent, store, note), store
 
 
 def _open_store(options: Options, wanted: Scenario) -> RunStore:
@@ -203,11 +218,8 @@ class _Matrix:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     cell, result = waiting.pop(future), future.result()
-                    reason = result.row["reason"]
-                    self._observer.step(
-                        f"{result.row['status']:<11} {cell.label}"
-                        + (f" - {reason}" if reason else "")
-                    )
+                    status, reason = result.row["status"], result.row["reason"]
+                    self._observer.step(f"{status} {cell.label}: {reason}", trouble=status != "ok")
         except BaseException:
             self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)
@@ -299,7 +311,7 @@ class _Matrix:
         return self._pcm[key]
 
 
-def _score(store: RunStore, references: dict[str, assets.Prepared], observer: Observer) -> None:
+def _score(store: RunStore, observer: Observer) -> None:
     """All cells that streamed and have no scores yet; on all cores, after the streaming."""
     tables = load(store.directory)
     streamed = tables.cells[tables.cells["audio_media"].notna()]

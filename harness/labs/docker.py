@@ -29,7 +29,7 @@ from docker.types import Ulimit
 
 from harness import errors
 from harness.control import Listener
-from harness.labs.base import LABEL_RUN, START_TIMEOUT_S, Pair, Session
+from harness.labs.base import START_TIMEOUT_S, Pair, Session
 from harness.labs.image import ImageFacts, ensure_image
 from harness.units import monotonic_ns
 
@@ -230,13 +230,3 @@ def _quietly(action: Callable[[], object]) -> Callable[[], None]:
             action()
 
     return act
-
-
-def leftovers(client: docker.DockerClient) -> dict[str, list[Any]]:
-    """Everything that carries the project's label, by run id: containers first, then networks."""
-    found: dict[str, list[Any]] = {}
-    for container in client.containers.list(all=True, filters={"label": LABEL_RUN}):
-        found.setdefault(container.labels[LABEL_RUN], []).append(container)
-    for network in client.networks.list(filters={"label": LABEL_RUN}):
-        found.setdefault(network.attrs["Labels"][LABEL_RUN], []).append(network)
-    return found

@@ -146,3 +146,15 @@ SCORES = {
 }
 
 TABLES = {"runs": RUNS, "cells": CELLS, "packets": PACKETS, "frames": FRAMES, "scores": SCORES}
+
+LATENCY_PARTS = (
+    "fill_ns",
+    "lookahead_ns",
+    "encode_ns",
+    "send_ns",
+    "network_ns",
+    "buffer_ns",
+    "decode_ns",
+    "playout_ns",
+)
+"""The columns of ``frames`` that sum to ``mouth_to_ear_ns``, in order of happening."""

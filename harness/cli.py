@@ -1,0 +1,270 @@
+"""The commands of ``harness``: parsing, progress, printing, exit codes. No logic lives here."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
+from rich.table import Table
+
+from harness import __version__, units
+from harness.errors import EXIT_CELLS, EXIT_INTERRUPTED, EXIT_OK, HarnessError
+
+out = Console(highlight=False)
+err = Console(stderr=True, highlight=False)
+
+EPILOG = """exit codes: 0 all well; 1 some cells failed or were invalid; 2 bad input; 3 this machine
+cannot; 130 interrupted (finished cells are kept: harness run FILE --resume DIR)"""
+
+
+class Screen:
+    """Progress with time left and a line per cell that did not end well; off a terminal, a line
+    per step, for logs."""
+
+    def __init__(self) -> None:
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            MofNCompleteColumn(),
+            TimeElapsedColumn(),
+            TextColumn("left"),
+            TimeRemainingColumn(),
+            console=err,
+            disable=not err.is_terminal,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Screen:
+        self._progress.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.stop()
+
+    def note(self, text: str) -> None:
+        err.print(escape(text), style="dim")
+
+    def phase(self, name: str, total: int) -> None:
+        if self._task is not None:
+            self._progress.update(self._task, visible=False)
+        self._task = self._progress.add_task(name, total=total)
+
+    def step(self, text: str, *, trouble: bool = False) -> None:
+        assert self._task is not None
+        self._progress.advance(self._task)
+        if trouble or not err.is_terminal:
+            task = self._progress.tasks[self._task]
+            done = f"[{task.completed:.0f}/{task.total:.0f}] "
+            err.print(escape(done + text), style="yellow" if trouble else "", soft_wrap=True)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Entry point; returns the exit code."""
+    arguments = _parser().parse_args(argv)
+    command: Callable[[argparse.Namespace], int] = arguments.command
+    try:
+        return command(arguments)
+    except HarnessError as error:
+        err.print(f"[red]error:[/red] {escape(str(error))}", soft_wrap=True)
+        return error.exit_code
+    except KeyboardInterrupt:
+        err.print("interrupted")
+        return EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="harness",
+        description="How speech and music survive a bad network: audio codecs over impaired links.",
+        epilog=EPILOG,
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(title="commands", required=True, metavar="COMMAND")
+
+    def add(name: str, command: Callable[[argparse.Namespace], int], text: str):  # type: ignore[no-untyped-def]
+        sub = commands.add_parser(name, help=text, description=text, epilog=EPILOG)
+        sub.set_defaults(command=command)
+        return sub
+
+    sub = add("doctor", _doctor, "Say what this machine can do, and the remedy for what it cannot.")
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
+    sub = add("check", _check, "Check a scenario: every mistake with its place; starts nothing.")
+    sub.add_argument("file", type=Path)
+
+    sub = add("plan", _plan, "List the cells of a scenario with ids and expected time.")
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--only", metavar="PATTERN", help="cells whose label or id matches")
+    sub.add_argument("--jobs", type=_positive, help="cells side by side")
+
+    sub = add("run", _run, "Run a scenario: stream, score, store, report.")
+    sub.add_argument("file", type=Path)
+    sub.add_argument("--lab", choices=["auto", "docker", "netns"], default="auto")
+    sub.add_argument("--link", choices=["auto", "netem", "relay"], default="auto")
+    sub.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
+    sub.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was cut off")
+    sub.add_argument(
+        "--only",
+        metavar="PATTERN",
+        help="cells whose codec/transport/network/receiver/utterance/repetition or id matches",
+    )
+    sub.add_argument("--jobs", type=_positive, help="cells side by side (default: by cores)")
+
+    sub = add("report", _report, "Draw report.html from the tables of a finished run.")
+    sub.add_argument("dir", type=Path)
+
+    sub = add("assets", _assets, "List or fetch corpora and weights.")
+    sub.add_argument("action", choices=["list", "fetch"])
+    sub.add_argument("name", nargs="*", help="corpora or weights (default: all corpora)")
+    sub.add_argument("--accept-licence", action="store_true", help="of the weights named")
+
+    add("schema", _schema, "Print the JSON Schema of scenario files, for editors.")
+
+    sub = add("clean", _clean, "Remove what runs that were killed left behind, and nothing else.")
+    sub.add_argument("--dry-run", action="store_true", help="only say what would go")
+    return parser
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError("expected a whole number of at least 1")
+    return value
+
+
+def _doctor(arguments: argparse.Namespace) -> int:
+    from harness.doctor import diagnose
+
+    findings = diagnose()
+    if arguments.json:
+        out.print_json(json.dumps([finding._asdict() for finding in findings]))
+        return EXIT_OK
+    table = Table("", "what", "found", "remedy", box=None)
+    marks = {True: "[green]yes[/green]", False: "[red]no[/red]", None: "-"}
+    for finding in findings:
+        table.add_row(
+            marks[finding.ok], finding.name, escape(finding.detail), escape(finding.remedy or "")
+        )
+    out.print(table)
+    return EXIT_OK
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from harness import scenario
+
+    loaded = scenario.load(arguments.file)
+    out.print(
+        f"{escape(str(arguments.file))}: well-formed; {len(loaded.codecs)} codecs,"
+        f" {len(loaded.transports)} transports, {len(loaded.networks)} networks,"
+        f" {len(loaded.receivers)} receivers, {loaded.repetitions} repetitions"
+    )
+    return EXIT_OK
+
+
+def _plan(arguments: argparse.Namespace) -> int:
+    from harness.run import default_jobs, planned
+
+    cells, corpus = planned(arguments.file, arguments.only, lambda text: err.print(escape(text)))
+    if corpus.warning:
+        err.print(escape(corpus.warning), style="yellow")
+    table = Table("id", "cell", "expected", box=None)
+    for cell in cells.cells:
+        table.add_row(cell.cell_id, escape(cell.label), f"{cell.expected_s:.1f} s")
+    out.print(table, soft_wrap=True)
+    jobs = arguments.jobs or default_jobs()
+    out.print(
+        f"{len(cells.cells)} cells, about {cells.expected_wall_s(jobs) / 60:.1f} min of streaming,"
+        f" {jobs} side by side"
+    )
+    return EXIT_OK
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from harness.run import Options, run
+
+    options = Options(
+        scenario=arguments.file,
+        out=arguments.out,
+        lab=arguments.lab,
+        link=arguments.link,
+        resume=arguments.resume,
+        only=arguments.only,
+        jobs=arguments.jobs,
+    )
+    with Screen() as screen:
+        outcome = run(options, screen)
+    counts = ", ".join(f"{n} {status}" for status, n in sorted(outcome.statuses.items()))
+    out.print(f"cells: {counts or 'none'}")
+    out.print(f"tables: {escape(str(outcome.directory))}", soft_wrap=True)
+    if outcome.interrupted:
+        err.print(
+            "interrupted; go on with: harness run"
+            f" {escape(str(arguments.file))} --resume {escape(str(outcome.directory))}",
+            soft_wrap=True,
+        )
+        return EXIT_INTERRUPTED
+    if outcome.report is not None:
+        out.print(f"report: {escape(str(outcome.report))}", soft_wrap=True)
+    bad = outcome.statuses.get("failed", 0) + outcome.statuses.get("invalid", 0)
+    return EXIT_CELLS if bad else EXIT_OK
+
+
+def _report(arguments: argparse.Namespace) -> int:
+    from harness.report import write_report
+
+    path = write_report(arguments.dir)
+    out.print(
+        f"report: {escape(str(path))} ({units.format_size(path.stat().st_size)})", soft_wrap=True
+    )
+    return EXIT_OK
+
+
+def _assets(arguments: argparse.Namespace) -> int:
+    from harness import assets
+
+    store = assets.AssetStore.default()
+    if arguments.action == "list":
+        table = Table("name", "kind", "files", "size", "here", "licence", box=None)
+        for row in assets.list_assets(store):
+            table.add_row(*(escape(str(value)) for value in row))
+        out.print(table)
+        return EXIT_OK
+    with Screen() as screen:
+        assets.fetch(arguments.name, store, screen, accept_licence=arguments.accept_licence)
+    return EXIT_OK
+
+
+def _schema(arguments: argparse.Namespace) -> int:
+    del arguments
+    from harness import scenario
+
+    sys.stdout.write(json.dumps(scenario.schema(), indent=2) + "\n")
+    return EXIT_OK
+
+
+def _clean(arguments: argparse.Namespace) -> int:
+    from harness.labs.leftovers import clean
+
+    removed = clean(dry_run=arguments.dry_run)
+    for thing in removed:
+        out.print(("would remove " if arguments.dry_run else "removed ") + escape(thing))
+    out.print(f"{len(removed)} leftovers of dead runs")
+    return EXIT_OK
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+"""Whole runs through real labs: what a user types, and what a user finds afterwards."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from harness import store
+from harness.labs.base import ENV_RUN, LABEL_RUN
+from tests.conftest import harness
+
+LABS = [
+    pytest.param("netns", marks=pytest.mark.netns),
+    pytest.param("docker", marks=pytest.mark.docker),
+]
+pytestmark = pytest.mark.slow
+
+
+def pesq_wb(tables: store.Tables) -> pd.DataFrame:
+    scores = tables.scores.merge(tables.cells, on="cell_id")
+    chosen = (scores.metric == "pesq") & (scores["mode"] == "wb") & (scores.track == "media")
+    return scores[chosen].set_index(["codec", "transport", "network"])["value"]
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_run_ends_with_tables_and_a_report(lab: str, tiny: Path, tmp_path: Path) -> None:
+    done = harness("run", str(tiny), "--lab", lab, "--out", str(tmp_path), "--jobs", "4")
+    assert done.returncode == 0, done.stderr
+    directory = (tmp_path / "latest").resolve()
+    assert (directory / "report.html").stat().st_size > 10_000
+    tables = store.load(directory)
+    assert list(tables.cells.status) == ["ok"] * 8, tables.cells[["status", "reason"]]
+    assert set(tables.cells.lab) == {lab}
+    quality = pesq_wb(tables)
+    assert quality[("pcm", "udp", "clean")] > 4.5
+    assert quality[("pcm", "udp", "lossy")] < quality[("pcm", "udp", "clean")]
+    fates = tables.packets.merge(tables.cells, on="cell_id").groupby(["network", "transport"]).fate
+    lost = fates.apply(lambda fate: (fate == "lost").mean())
+    assert lost["clean", "udp"] == 0
+    assert 0.01 < lost["lossy", "udp"] < 0.12
+    parts = [c for c in tables.frames if c in store.schema.LATENCY_PARTS]
+    whole = tables.frames.dropna(subset=parts)
+    assert (whole[parts].sum(axis=1) == whole.mouth_to_ear_ns).all()
+    for cell in tables.cells.itertuples():
+        ends = json.loads(cell.agent_facts)
+        assert ends["sender"]["boot_id"] == ends["receiver"]["boot_id"]
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_a_killed_run_is_cleaned_up_and_resumed(lab: str, tiny: Path, tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "harness.cli", "run", str(tiny), "--lab", lab]
+    running = subprocess.Popen(
+        [*command, "--out", str(tmp_path), "--jobs", "2"], stderr=subprocess.PIPE, text=True
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.startswith("[2/8]"):
+            break
+    running.send_signal(signal.SIGKILL)
+    running.wait()
+    running.stderr.close()
+    directory = (tmp_path / "latest").resolve()
+    before = store.RunStore.open(directory).finished()
+    assert 2 <= len(before) < 8
+
+    cleaned = harness("clean")
+    assert cleaned.returncode == 0, cleaned.stderr
+    assert left_of(directory) == []
+
+    again = harness("run", str(tiny), "--lab", lab, "--resume", str(directory), "--jobs", "4")
+    assert again.returncode == 0, again.stderr
+    planned = harness("plan", str(tiny)).stdout
+    after = store.load(directory).cells
+    assert len(after) == 8
+    assert all(cell_id in planned for cell_id in after.cell_id)
+    assert set(before) <= set(after.cell_id)
+    assert left_of(directory) == []
+
+
+def left_of(directory: Path) -> list[str]:
+    """Processes, containers and networks that carry the run's id."""
+    run_id = store.RunStore.open(directory).run_id
+    found = []
+    for process in psutil.process_iter():
+        try:
+            if process.environ().get(ENV_RUN) == run_id and process.pid != os.getpid():
+                process.wait(timeout=10)
+        except (psutil.NoSuchProcess, psutil.AccessDenied):
+            continue
+        except psutil.TimeoutExpired:
+            found.append(f"process {process.pid}")
+    from harness.errors import MachineCannot
+    from harness.labs.docker import connect
+
+    try:
+        client = connect()
+    except MachineCannot:
+        return found
+    ours = {"label": f"{LABEL_RUN}={run_id}"}
+    found += [c.name for c in client.containers.list(all=True, filters=ours)]
+    found += [n.name for n in client.networks.list(filters=ours)]
+    client.close()
+    return found
