@@ -2,6 +2,7 @@
 
 Order of effects, the same in all engines (netem as root qdisc, tbf as its child):
 loss -> duplication -> corruption -> reordering / delay -> rate with its queue.
+Details, such as a packet both lost and duplicated, stand in ``model.py``.
 """
 
 from __future__ import annotations
@@ -36,7 +37,10 @@ class GilbertElliott:
 
 @dataclass(frozen=True)
 class LossTrace:
-    """A 0/1 list, one entry per packet in order of arrival (1 = lost); cyclic."""
+    """A 0/1 list, one entry per packet in order of arrival (1 = lost); cyclic, not empty.
+
+    A copy made by ``Link.duplicate`` is a packet too and takes the next entry.
+    """
 
     lost: tuple[int, ...]
 
