@@ -1,16 +1,26 @@
-"""G.722 (ITU-T, 2012): 16 kHz, two ADPCM sub-bands, 64 kbit/s; coded by libavcodec."""
+"""G.722 (ITU-T, 2012): 16 kHz, two ADPCM sub-bands, 64 kbit/s; coded by libavcodec.
+
+The quadrature mirror filters of both ends delay by 22 samples. A lost frame leaves the decoder's
+predictors where they were, so the frames after it start from another state, which decays.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Annotated, Self
 
+import numpy as np
 from pydantic import model_validator
 
-from harness.codecs import base
+from harness.codecs import base, libav
 from harness.codecs.allowed import FRAME, whole_samples
+from harness.codecs.base import CodecFacts, Pcm
 from harness.fields import DurationNs
 
 _RATE_HZ = 16_000
+_DELAY_SAMPLES = 22
 
 
 class Params(base.Params):
@@ -18,9 +28,68 @@ class Params(base.Params):
 
     @model_validator(mode="after")
     def _frame_is_whole(self) -> Self:
-        whole_samples(self.frame, _RATE_HZ)
+        if whole_samples(self.frame, _RATE_HZ) % 2:
+            raise ValueError("a G.722 byte codes two samples: expected a multiple of 0.5ms")
         return self
 
 
 def required_assets(params: Params) -> tuple[str, ...]:  # noqa: ARG001
     return ()
+
+
+def create(params: Params, assets: Mapping[str, Path]) -> G722Codec:  # noqa: ARG001
+    return G722Codec(
+        CodecFacts(
+            sample_rate_hz=_RATE_HZ,
+            frame_samples=whole_samples(params.frame, _RATE_HZ),
+            lookahead_frames=0,
+            delay_samples=_DELAY_SAMPLES,
+            nominal_bitrate_bps=64_000,
+            library=libav.version(),
+        )
+    )
+
+
+@dataclass(frozen=True)
+class G722Codec:
+    facts: CodecFacts
+
+    def encoder(self) -> G722Encoder:
+        return G722Encoder(self.facts.frame_samples)
+
+    def decoder(self) -> G722Decoder:
+        return G722Decoder(self.facts.frame_samples)
+
+
+class G722Encoder:
+    def __init__(self, frame_samples: int) -> None:
+        self._context = libav.encoder(
+            "g722", _RATE_HZ, "s16", {"frame_size": str(frame_samples)}, None
+        )
+        self._fed = 0
+
+    def encode(self, pcm: Pcm) -> bytes | None:
+        payload = libav.encode(self._context, pcm, self._fed)
+        self._fed += len(pcm)
+        return payload
+
+
+class G722Decoder:
+    def __init__(self, frame_samples: int) -> None:
+        self._frame_samples = frame_samples
+        self._context = libav.decoder("g722", _RATE_HZ)
+
+    def decode(self, payload: bytes) -> Pcm:
+        # Any byte is a legal code, so the length is all that tells a damaged payload, and it is
+        # looked at before the predictors move.
+        if 2 * len(payload) != self._frame_samples:
+            raise ValueError(
+                f"G.722 frame of {len(payload)} bytes, expected {self._frame_samples // 2}"
+            )
+        return libav.decode(self._context, payload, self._frame_samples).astype(np.int16)
+
+    def conceal(self) -> Pcm | None:
+        return None
+
+    def recover(self, next_payload: bytes) -> Pcm | None:  # noqa: ARG002
+        return None
