@@ -14,9 +14,10 @@ import numpy as np
 from numpy.typing import NDArray
 
 Columns = dict[str, NDArray[np.generic]]
+Schema = dict[str, type[np.generic]]
 
 # One row per packet that the sender gave to its socket (a datagram, or a message on a stream).
-SENT_PACKETS = {
+SENT_PACKETS: Schema = {
     "seq": np.uint32,
     "frame": np.int32,  # codec frame (payload) index k
     "fragment": np.uint8,
@@ -25,7 +26,7 @@ SENT_PACKETS = {
     "send_ns": np.int64,
 }
 # One row per payload k at the sender.
-SENT_FRAMES = {
+SENT_FRAMES: Schema = {
     "frame": np.int32,
     "ready_ns": np.int64,  # the schedule: its last input sample is captured
     "encode_start_ns": np.int64,
@@ -34,7 +35,7 @@ SENT_FRAMES = {
     "payload_bytes": np.int32,
 }
 # One row per packet as it came out of the receiver's socket, duplicates included.
-RECEIVED_PACKETS = {
+RECEIVED_PACKETS: Schema = {
     "seq": np.uint32,
     "frame": np.int32,
     "fragment": np.uint8,
@@ -42,7 +43,7 @@ RECEIVED_PACKETS = {
     "verdict": np.uint8,  # Verdict
 }
 # One row per media frame that the playout clock asked for, in order of playing.
-PLAYED_FRAMES = {
+PLAYED_FRAMES: Schema = {
     "frame": np.int32,  # -1 for time inserted without media (adaptive buffer waiting)
     "kind": np.uint8,  # Kind
     "complete_ns": np.int64,  # last needed fragment received; -1 if never (in time)
@@ -55,7 +56,7 @@ PLAYED_FRAMES = {
     "buffer_frames": np.int32,  # depth of the jitter buffer at the pull
 }
 # One row per packet that entered the link, per direction (0 forward, 1 reverse).
-LINK_LOG = {
+LINK_LOG: Schema = {
     "direction": np.uint8,
     "in_ns": np.int64,
     "out_ns": np.int64,  # -1 if it never came out
@@ -107,12 +108,12 @@ class Outcome(IntEnum):
     DUPLICATE = 4  # an extra copy made by the link, delivered
 
 
-def empty(schema: dict[str, type[np.generic]]) -> Columns:
+def empty(schema: Schema) -> Columns:
     """No rows, with the schema's types."""
     return {name: np.empty(0, dtype) for name, dtype in schema.items()}
 
 
-def from_rows(schema: dict[str, type[np.generic]], rows: list[tuple[int, ...]]) -> Columns:
+def from_rows(schema: Schema, rows: list[tuple[int, ...]]) -> Columns:
     """Columns from row tuples in the schema's order."""
     if not rows:
         return empty(schema)

@@ -1,9 +1,23 @@
-"""What a transport is set to do."""
+"""What a transport is set to do, and what it does.
+
+A transport carries packets (byte strings of at least one byte) one way. Its sender never holds up
+the caller: pacing follows the capture schedule whatever the network does, so what cannot be sent
+at once waits in a backlog (streams) or is refused (datagrams), and both are counted. Its receiver
+stamps CLOCK_MONOTONIC right after ``recv`` returns, in a thread of its own.
+"""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, Protocol
+
+OnPacket = Callable[[bytes, int], None]
+"""Called with a packet and its ``recv_ns``, from the receiving thread."""
+
+CONNECT_TIMEOUT_S = 20.0
+RECEIVE_PRIORITY = 3
+"""SCHED_FIFO priority of receiving threads, above playing and pacing: a stamp must be prompt."""
 
 
 @dataclass(frozen=True)
@@ -12,3 +26,51 @@ class TransportSettings:
 
     transport: Literal["udp", "tcp", "websocket"] = "udp"
     mtu_bytes: int = 1500
+
+
+class Sender(Protocol):
+    """A connected sending end."""
+
+    max_packet_bytes: int | None
+    """Largest packet that it takes; None for any."""
+
+    def send(self, packet: bytes) -> bool:
+        """Hand over one packet without waiting; False where it was refused (buffer full).
+
+        Raises OSError when the connection is broken.
+        """
+        ...
+
+    def flush(self, deadline_ns: int) -> None:
+        """Wait, at most until then (CLOCK_MONOTONIC), for the kernel to take the backlog."""
+        ...
+
+    def counts(self) -> dict[str, int]:
+        """What happened besides: refusals, errors, the longest backlog."""
+        ...
+
+    def close(self) -> None: ...
+
+
+class Receiver(Protocol):
+    """A bound receiving end; its thread is running."""
+
+    port: int
+
+    def counts(self) -> dict[str, int]: ...
+    def close(self) -> None: ...
+
+
+class Transport(Protocol):
+    """What a transport's file offers."""
+
+    RELIABLE: bool
+    """True where nothing is lost, duplicated or reordered between sender and receiver."""
+
+    def connect(self, host: str, port: int, settings: TransportSettings) -> Sender:
+        """Raises CellFailed if the receiver does not answer within CONNECT_TIMEOUT_S."""
+        ...
+
+    def listen(self, host: str, on_packet: OnPacket) -> Receiver:
+        """Bind a free port of ``host`` and start receiving."""
+        ...

@@ -1,0 +1,306 @@
+"""The process at either end of the link: prepares a cell, runs it on the clock, hands in records.
+
+``python -m harness.endpoint.agent --socket S --name N``; the operations are those of
+``docs/architecture.md``. An agent is warm: it takes one cell after another, keeps configured
+codecs, and a failed cell leaves it idle and clean.
+
+While a cell runs there is no garbage collection, timers are exact, and the thread that paces or
+plays has real-time priority where that is allowed (``priority`` in the answer says what it got).
+The receiving thread has a higher one, and threads change over every 0.1 ms at the latest, so that
+a packet is stamped promptly even while a frame is decoded in Python.
+"""
+
+from __future__ import annotations
+
+import argparse
+import gc
+import json
+import os
+import queue
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager, suppress
+from dataclasses import asdict
+from functools import lru_cache
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from harness import codecs, control, linux
+from harness.clockfacts import clock_facts
+from harness.codecs.base import Codec, CodecFacts
+from harness.endpoint.sender import SenderCore, frame_count
+from harness.errors import CellFailed, HarnessError
+from harness.media.playout import ReceiverCore
+from harness.media.settings import ReceiverSettings
+from harness.records import Columns
+from harness.transports import transport
+from harness.transports.base import Sender, TransportSettings
+from harness.units import NS_PER_S, monotonic_ns
+
+PACE_PRIORITY = 2
+"""SCHED_FIFO priority of pacing and playing."""
+_SWITCH_INTERVAL_S = 0.0001
+_WARM_UP_FRAMES = 8
+_KEPT_CODECS = 8
+
+Answer = tuple[dict[str, Any], Columns]
+Run = Callable[[int, int], Answer]
+
+
+@contextmanager
+def _blamed_on(culprit: str) -> Iterator[None]:
+    """Failures inside are the culprit's: its name stands before the message."""
+    try:
+        yield
+    except HarnessError as error:
+        raise type(error)(f"{culprit}: {error}") from error
+    except Exception as error:
+        raise CellFailed(f"{culprit}: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=_KEPT_CODECS)
+def _codec(configuration: str) -> Codec:
+    """The codec of a canonical JSON configuration; loading weights once per matrix is enough."""
+    wanted = json.loads(configuration)
+    params = codecs.params_class(wanted["codec"]).model_validate(wanted["params"])
+    assets = {name: Path(path) for name, path in wanted["assets"].items()}
+    return codecs.create(wanted["codec"], params, assets)
+
+
+def _codec_of(job: dict[str, Any]) -> Codec:
+    configuration = {**job["codec"], "assets": job["assets"]}
+    with _blamed_on(f"codec {job['codec']['codec']}"):
+        return _codec(json.dumps(configuration, sort_keys=True))
+
+
+def _warm_up(codec: Codec, decoding: bool) -> int:
+    """Run a few frames through instances of their own; median ns per frame of the end's own work.
+
+    The first frames of any codec are slow (imports, caches, allocations), and must not be those
+    that are measured.
+    """
+    facts = codec.facts
+    encoder, decoder = codec.encoder(), codec.decoder()
+    noise = np.random.default_rng(0).normal(0, 1000, facts.frame_samples).astype(np.int16)
+    costs = []
+    for _ in range(facts.lookahead_frames + _WARM_UP_FRAMES):
+        started_ns = monotonic_ns()
+        payload = encoder.encode(noise)
+        encoded_ns = monotonic_ns()
+        if payload is not None and decoding:
+            decoder.decode(payload)
+            costs.append(monotonic_ns() - encoded_ns)
+        elif payload is not None:
+            costs.append(encoded_ns - started_ns)
+    if decoding:
+        decoder.conceal()
+    return int(np.median(costs)) if costs else 0
+
+
+class Agent:
+    """One endpoint, idle or prepared for one cell."""
+
+    def __init__(self) -> None:
+        self._cell = ExitStack()
+        self._run: Run | None = None
+
+    def handlers(self) -> dict[str, control.Handler]:
+        """The operations by name."""
+        return {
+            "describe": self.describe,
+            "prepare_receiver": self.prepare_receiver,
+            "prepare_sender": self.prepare_sender,
+            "run": self.run,
+            "close": self.close,
+        }
+
+    def describe(self, header: dict[str, Any], _: Columns) -> Answer:
+        """``codec``, ``assets`` -> ``facts``."""
+        return {"facts": asdict(_codec_of(header).facts)}, {}
+
+    def prepare_receiver(self, header: dict[str, Any], _: Columns) -> Answer:
+        """``job`` -> ``port``, ``facts``, ``frame_cost_ns``."""
+        job = header["job"]
+        with self._fresh_cell() as cell:
+            codec, facts, cost_ns = self._warm_codec(job, decoding=True)
+            core = ReceiverCore(
+                ReceiverSettings(**job["receiver"]),
+                facts,
+                codec.decoder(),
+                job["stream_id"],
+                frame_count(job["input_samples"], facts),
+                monotonic_ns,
+            )
+            arrived: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+            settings = TransportSettings(**job["transport"])
+            receiver = transport(settings.transport).listen(
+                job["host"], lambda packet, recv_ns: arrived.put((packet, recv_ns))
+            )
+            cell.callback(receiver.close)
+
+        def run(_: int, stop_ns: int) -> Answer:
+            with _blamed_on(f"codec {job['codec']['codec']}"):
+                play(core, arrived, stop_ns)
+            return (
+                {**core.figures(), **receiver.counts()},
+                {
+                    **_prefixed("packets", core.packets()),
+                    **_prefixed("frames", core.frames()),
+                    "media": core.media(),
+                    "played": core.played(),
+                },
+            )
+
+        self._run = run
+        return {"port": receiver.port, "facts": asdict(facts), "frame_cost_ns": cost_ns}, {}
+
+    def prepare_sender(self, header: dict[str, Any], columns: Columns) -> Answer:
+        """``job``, ``port``, column ``pcm`` -> ``facts``, ``frames``, ``frame_cost_ns``."""
+        job, pcm = header["job"], columns["pcm"].astype(np.int16, casting="safe")
+        with self._fresh_cell() as cell:
+            codec, facts, cost_ns = self._warm_codec(job, decoding=False)
+            settings = TransportSettings(**job["transport"])
+            sender = transport(settings.transport).connect(job["host"], header["port"], settings)
+            cell.callback(sender.close)
+        encoder = codec.encoder()
+
+        def run(t0_ns: int, stop_ns: int) -> Answer:
+            core = SenderCore(
+                facts,
+                encoder,
+                job["stream_id"],
+                pcm,
+                t0_ns,
+                sender.max_packet_bytes,
+                sender.send,
+                monotonic_ns,
+            )
+            with _blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
+                pace(core, sender, stop_ns)
+            return (
+                {**core.figures(), **sender.counts()},
+                {**_prefixed("packets", core.packets()), **_prefixed("frames", core.sent_frames())},
+            )
+
+        self._run = run
+        frames = frame_count(len(pcm), facts)
+        return {"facts": asdict(facts), "frames": frames, "frame_cost_ns": cost_ns}, {}
+
+    def run(self, header: dict[str, Any], _: Columns) -> Answer:
+        """``t0_ns``, ``stop_ns`` -> figures and records; answers at ``stop_ns`` at the latest,
+        plus the time of one frame in the codec."""
+        run, self._run = self._run, None
+        if run is None:
+            raise CellFailed("the agent was not prepared for a cell")
+        gc.disable()
+        try:
+            with linux.real_time(PACE_PRIORITY) as priority:
+                figures, columns = run(header["t0_ns"], header["stop_ns"])
+        except Exception:
+            self._cell.close()
+            raise
+        finally:
+            gc.enable()
+        cpus = sorted(os.sched_getaffinity(0))
+        return {**figures, "priority": priority, "cpus": cpus}, columns
+
+    def close(self, _: dict[str, Any], __: Columns) -> Answer:
+        """Back to idle."""
+        self._run = None
+        self._cell.close()
+        return {}, {}
+
+    @contextmanager
+    def _fresh_cell(self) -> Iterator[ExitStack]:
+        """What is opened inside belongs to the new cell, and is closed if preparing it fails."""
+        self._run = None
+        self._cell.close()
+        with ExitStack() as opened:
+            yield opened
+            self._cell = opened.pop_all()
+        # Now, not in the cell: a collection with a neural codec loaded takes longer than a frame.
+        gc.collect()
+        gc.freeze()
+
+    @staticmethod
+    def _warm_codec(job: dict[str, Any], decoding: bool) -> tuple[Codec, CodecFacts, int]:
+        codec = _codec_of(job)
+        with _blamed_on(f"codec {job['codec']['codec']}"):
+            return codec, codec.facts, _warm_up(codec, decoding)
+
+
+def pace(core: SenderCore, sender: Sender, stop_ns: int) -> None:
+    """Run the sender's schedule against the clock; back at ``stop_ns`` at the latest."""
+    while (ready_ns := core.next_ready_ns()) is not None and ready_ns < stop_ns:
+        linux.sleep_until(ready_ns)
+        if monotonic_ns() >= stop_ns:
+            return
+        core.step()
+    sender.flush(stop_ns)
+
+
+def play(core: ReceiverCore, arrived: queue.SimpleQueue[tuple[bytes, int]], stop_ns: int) -> None:
+    """Run the listener's playout clock; back at ``stop_ns`` at the latest."""
+    while not core.finished and (now_ns := monotonic_ns()) < stop_ns:
+        pull_ns = core.next_pull_ns()
+        if pull_ns is None:
+            with suppress(queue.Empty):
+                core.on_packet(*arrived.get(timeout=(stop_ns - now_ns) / NS_PER_S))
+            continue
+        linux.sleep_until(min(pull_ns, stop_ns))
+        _take_all(core, arrived)
+        if pull_ns < stop_ns:
+            core.pull()
+    _take_all(core, arrived)
+    core.stop(stop_ns)
+
+
+def _take_all(core: ReceiverCore, arrived: queue.SimpleQueue[tuple[bytes, int]]) -> None:
+    while not arrived.empty():
+        core.on_packet(*arrived.get_nowait())
+
+
+def _prefixed(table: str, columns: Columns) -> Columns:
+    return {f"{table}.{name}": column for name, column in columns.items()}
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="harness.endpoint.agent", description="An endpoint.")
+    parser.add_argument("--socket", type=Path, required=True, help="control socket to connect to")
+    parser.add_argument("--name", required=True, help="what to call itself in hello")
+    parser.add_argument("--cpus", help="cores to stay on, such as 0,1")
+    parser.add_argument("--pdeathsig", action="store_true", help="end with the process's parent")
+    parser.add_argument("--unshare", action="store_true", help="enter a new network namespace")
+    parser.add_argument(
+        "--join-user-of", type=int, metavar="PID", help="first enter the user namespace of PID"
+    )
+    return parser.parse_args()
+
+
+def main() -> None:
+    """Become an endpoint until the orchestrator hangs up."""
+    arguments = _arguments()
+    if arguments.pdeathsig:
+        linux.die_with_parent()
+    if arguments.join_user_of is not None:
+        linux.join_namespace(arguments.join_user_of, "user")
+    if arguments.unshare:
+        linux.unshare(linux.CLONE_NEWNET)
+    if arguments.cpus:
+        os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
+    os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by a codec's library when it is loaded
+    linux.exact_timers()
+    sys.setswitchinterval(_SWITCH_INTERVAL_S)
+    hello = {
+        "name": arguments.name,
+        **clock_facts(),
+        "pid": os.getpid(),
+        "cpus": sorted(os.sched_getaffinity(0)),
+    }
+    control.serve(arguments.socket, hello, Agent().handlers())
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,72 @@
+"""Generic concealment: audio made up from what was heard before, for any codec.
+
+Three kinds: ``zero`` (silence), ``repeat`` (the last frame again) and ``pitch`` (the last pitch
+period again and again, in the spirit of ITU-T G.711 Appendix I). The latter two play at full level
+for 10 ms, then lose 20 % of it every 10 ms, and are silent after 60 ms (G.711 Appendix I); after
+them the first good frame is faded in. Audio is mono int16, shape (samples,).
+"""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import numpy as np
+
+from harness.codecs.base import Pcm
+from harness.media.stretch import LONGEST_PERIOD_S, cross_fade, period_range, pitch_period
+
+Method = Literal["zero", "repeat", "pitch"]
+_HOLD_S = 0.010
+_FADE_S = 0.050
+_RECOVERY_S = 0.005
+
+
+class Concealment:
+    """Makes up frames of ``frame_samples`` for one stream, and fades the next good one in."""
+
+    def __init__(self, method: Method, rate_hz: int, frame_samples: int) -> None:
+        self._method = method
+        self._rate_hz = rate_hz
+        self._frame_samples = frame_samples
+        self._kept = max(2 * round(LONGEST_PERIOD_S * rate_hz), frame_samples)
+        self._heard = np.zeros(self._kept, np.int16)
+        self._cycle = np.zeros(0, np.int16)
+        self._made_up = 0  # samples since the last good one
+
+    def conceal(self) -> tuple[Pcm, bool]:
+        """The next frame, and whether it is nothing but silence."""
+        if self._method == "zero":
+            return np.zeros(self._frame_samples, np.int16), True
+        if self._made_up == 0:
+            self._cycle = self._loop()
+        audio = self._continued(self._frame_samples)
+        self._made_up += self._frame_samples
+        return audio, not audio.any()
+
+    def heard(self, audio: Pcm) -> Pcm:
+        """Take what was decoded (or concealed by the codec); returns it with its start faded in
+        if the frame before was made up here."""
+        if self._made_up:
+            overlap = min(round(_RECOVERY_S * self._rate_hz), len(audio))
+            faded = cross_fade(self._continued(overlap), audio[:overlap])
+            audio = np.concatenate((faded, audio[overlap:]))
+            self._made_up = 0
+        self._heard = np.concatenate((self._heard, audio))[-self._kept :]
+        return audio
+
+    def _loop(self) -> Pcm:
+        """What to repeat: the last frame, or the last period closed to a seamless loop."""
+        if self._method == "repeat":
+            return self._heard[-self._frame_samples :]
+        lowest, highest = period_range(self._rate_hz, len(self._heard) // 2)
+        period, _ = pitch_period(self._heard, lowest, highest)
+        # The loop's end fades into what came just before its start: Appendix I's quarter period.
+        overlap = period // 4
+        body, before = self._heard[-period:], self._heard[-period - overlap : -period]
+        return np.concatenate((body[:-overlap], cross_fade(body[-overlap:], before)))
+
+    def _continued(self, samples: int) -> Pcm:
+        at = self._made_up + np.arange(samples)
+        seconds = (at + 1) / self._rate_hz
+        gain = np.clip(1 - (seconds - _HOLD_S) / _FADE_S, 0, 1)
+        return np.rint(self._cycle[at % len(self._cycle)] * gain).astype(np.int16)

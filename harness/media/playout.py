@@ -1,0 +1,390 @@
+"""The listener: from packets to what leaves the loudspeaker, without a socket or a clock inside.
+
+The playout clock starts when the first complete frame arrives: frame k0, arrived at A, is due at
+A + start depth, frame k at (k - k0) frames from that. From then on audio is asked for without a
+gap, each pull due when the audio pulled before has been played. ``fixed`` keeps to one media frame
+per pull. ``adaptive`` (after WebRTC's NetEQ) holds the depth that ``jitterbuffer`` asks for:
+
+* too deep or too shallow: one pitch period of a decoded frame is left out or put in;
+* empty: time is inserted instead of skipping media, as long as the depth stays within ``max_ns``.
+  If what comes next shows that media was lost meanwhile, the inserted time turns out to have been
+  its concealment, and the depth is as before.
+
+Each media frame 0...K-1 ends exactly once on the *media track* (K*F samples, the sender's media
+timeline). The *played track* is what was heard, inserted and stretched time included.
+
+A missing frame is, in this order: recovered from the redundancy in the next one (in-band FEC is
+part of the codec, so it is used whatever the concealment), concealed by the codec, concealed by
+the generic ``pitch``. The settings ``zero``, ``repeat``, ``pitch`` put that concealment in the
+codec's place. The decoder is told of every missing frame once, in order (``recover`` or
+``conceal``), even where its audio is not used: its state must pass the gap as it would have with
+its own concealment, or the frames that follow would differ between settings.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from harness.codecs.base import CodecFacts, Decoder, Pcm
+from harness.errors import CellFailed
+from harness.media.concealment import Concealment
+from harness.media.jitterbuffer import BAND_NS, DelayEstimator
+from harness.media.packet import ForeignPacket, Packet, parse
+from harness.media.reassembly import Reassembler
+from harness.media.settings import ReceiverSettings
+from harness.media.stretch import LONGEST_PERIOD_S, accelerate, expand
+from harness.records import (
+    PLAYED_FRAMES,
+    RECEIVED_PACKETS,
+    Columns,
+    Kind,
+    Verdict,
+    from_rows,
+)
+from harness.units import NS_PER_MS, samples_to_ns
+
+_ALIKE = 0.8
+_ALIKE_IN_HASTE = 0.4
+_HASTE_NS = 100 * NS_PER_MS
+"""This far outside its band the depth matters more than an audible seam."""
+
+
+class ReceiverCore:
+    """One stream's receiver. ``clock`` gives CLOCK_MONOTONIC (or virtual) nanoseconds.
+
+    ``on_packet`` takes whatever the socket gave, in order of arrival, and never raises.
+    ``pull`` raises CellFailed when the decoder crashes or breaks its contract.
+    """
+
+    def __init__(
+        self,
+        settings: ReceiverSettings,
+        facts: CodecFacts,
+        decoder: Decoder,
+        stream_id: int,
+        total_frames: int,
+        clock: Callable[[], int],
+    ) -> None:
+        self._settings = settings
+        self._facts = facts
+        self._decoder = decoder
+        self._stream_id = stream_id
+        self._total = total_frames
+        self._clock = clock
+        self._adaptive = settings.mode == "adaptive"
+        self._forced = settings.concealment != "codec"
+        method = "pitch" if settings.concealment == "codec" else settings.concealment
+        self._generic = Concealment(method, facts.sample_rate_hz, facts.frame_samples)
+        self._buffer = Reassembler()
+        self._delays = DelayEstimator(settings, facts.frame_ns)
+        self._packets: list[list[int]] = []
+        self._rows: list[list[int]] = []
+        self._next = 0
+        self._first_pull_ns: int | None = None
+        self._waits: list[tuple[int, Pcm]] = []  # (row, audio) of inserted time, not yet explained
+        self._media = np.zeros(total_frames * facts.frame_samples, np.int16)
+        self._played: list[Pcm] = []
+        self._played_samples = 0
+        self._kept = 2 * round(LONGEST_PERIOD_S * facts.sample_rate_hz)
+        self._last_played = np.zeros(self._kept, np.int16)
+        self._underruns = 0
+        self._decode_ns = 0
+
+    # -- packets ---------------------------------------------------------------------------------
+
+    def on_packet(self, data: bytes, recv_ns: int) -> None:
+        """Judge one packet and keep what is of use. Copies and late ones are recorded."""
+        index = len(self._packets)
+        self._packets.append([0, -1, 0, recv_ns, Verdict.UNDECODABLE])
+        try:
+            packet = parse(data)
+        except ForeignPacket:
+            self._packets[index][4] = Verdict.FOREIGN
+            return
+        except ValueError:
+            return
+        if packet.stream_id != self._stream_id:
+            self._packets[index][4] = Verdict.FOREIGN
+            return
+        last = packet.frame == self._total - 1
+        if packet.frame >= self._total or packet.end != last:
+            return
+        self._packets[index] = [packet.seq, packet.frame, packet.fragment, recv_ns, 0]
+        self._packets[index][4] = self._keep(packet, index, recv_ns)
+
+    def _keep(self, packet: Packet, index: int, recv_ns: int) -> Verdict:
+        late = packet.frame < self._next
+        if late:
+            verdict = Verdict.DUPLICATE if self._buffer.note_late(packet) else Verdict.LATE
+        else:
+            try:
+                added = self._buffer.add(packet, index, recv_ns)
+            except ValueError:
+                return Verdict.UNDECODABLE
+            # Whether it is of use is known at the pull.
+            verdict = Verdict.DUPLICATE if added == "duplicate" else Verdict.INCOMPLETE
+            if added == "complete" and self._first_pull_ns is None:
+                start = recv_ns + self._settings.start_ns
+                self._first_pull_ns = start - self._media_ns(packet.frame)
+        if verdict != Verdict.DUPLICATE:
+            self._delays.add(recv_ns - self._media_ns(packet.frame))
+        return verdict
+
+    # -- playing ---------------------------------------------------------------------------------
+
+    @property
+    def finished(self) -> bool:
+        """All media frames have been played or concealed."""
+        return self._next >= self._total
+
+    def next_pull_ns(self) -> int | None:
+        """When :meth:`pull` is due; None before the first complete frame and after the last."""
+        if self._first_pull_ns is None or self.finished:
+            return None
+        played_ns = samples_to_ns(self._played_samples, self._facts.sample_rate_hz)
+        return self._first_pull_ns + played_ns
+
+    def pull(self) -> None:
+        """Fill the device with the next stretch of audio; call it at :meth:`next_pull_ns`.
+
+        What counts is the scheduled instant: a frame completed after it is late, even if the
+        caller is later still.
+        """
+        pull_ns = self.next_pull_ns()
+        assert pull_ns is not None
+        self._skip_excess(pull_ns)
+        if self._buffer.peek(self._next, pull_ns) is None:
+            if self._buffer.ready(pull_ns):
+                self._explain_waits(pull_ns)
+            elif self._adaptive and self._waited(pull_ns):
+                return
+        if self.finished:
+            return
+        if self._buffer.peek(self._next, pull_ns) is not None:
+            self._waits.clear()
+        self._play(pull_ns)
+
+    def stop(self, now_ns: int) -> None:
+        """Nobody waits any longer: what was not played by now is silence, on both tracks.
+
+        The decoder is not asked again, so that this takes no time whatever the codec.
+        """
+        if self._first_pull_ns is None:
+            self._first_pull_ns = now_ns
+        for row, audio in self._waits[: self._total - self._next]:
+            self._assign(row, audio)
+        while not self.finished:
+            pull_ns = self.next_pull_ns()
+            assert pull_ns is not None
+            silence = np.zeros(self._facts.frame_samples, np.int16)
+            self._discard(self._next, pull_ns)
+            self._record(self._next, Kind.SILENCE, -1, pull_ns, pull_ns, pull_ns, silence, silence)
+            self._next += 1
+
+    def _play(self, pull_ns: int) -> None:
+        """Play media frame ``next``, as it came or made up."""
+        start_ns = self._clock()
+        depth = len(self._buffer.ready(pull_ns))
+        k = self._next
+        complete_ns = -1
+        audio: Pcm | None = None
+        kind = Kind.DECODED
+        if (held := self._buffer.peek(k, pull_ns)) is not None:
+            complete_ns = held.complete_ns
+            audio = self._decode(held.payload)
+            verdict = Verdict.UNDECODABLE if audio is None else Verdict.USED
+            for index, _ in held.arrivals:
+                self._packets[index][4] = verdict
+            self._buffer.take(k)
+        else:
+            self._discard(k, pull_ns)
+        if audio is None:
+            audio, kind, fec_ns = self._make_up(k, pull_ns)
+            complete_ns = max(complete_ns, fec_ns)
+        heard = audio
+        if self._adaptive and kind == Kind.DECODED:
+            heard = self._stretch(audio, pull_ns)
+            if len(heard) != len(audio):
+                kind = Kind.STRETCHED
+        end_ns = self._clock()
+        self._record(k, kind, complete_ns, pull_ns, start_ns, end_ns, audio, heard, depth)
+        self._next += 1
+
+    def _decode(self, payload: bytes) -> Pcm | None:
+        """The frame; None if the codec refuses the payload."""
+        try:
+            audio = self._decoder.decode(payload)
+        except ValueError:
+            return None
+        except Exception as error:
+            raise CellFailed(f"the decoder crashed: {type(error).__name__}: {error}") from error
+        return self._generic.heard(self._checked(audio))
+
+    def _make_up(self, k: int, pull_ns: int) -> tuple[Pcm, Kind, int]:
+        """A frame that cannot be decoded: audio, kind, and when its redundancy came (or -1)."""
+        following = self._buffer.peek(k + 1, pull_ns) if self._facts.recovers else None
+        if following is not None:
+            audio = self._decoder.recover(following.payload)
+            if audio is not None:
+                audio = self._generic.heard(self._checked(audio))
+                return audio, Kind.FEC, following.complete_ns
+        audio = self._decoder.conceal()
+        if audio is not None and not self._forced:
+            return self._generic.heard(self._checked(audio)), Kind.CONCEALED, -1
+        audio, silent = self._generic.conceal()
+        return audio, Kind.SILENCE if silent else Kind.CONCEALED, -1
+
+    def _checked(self, audio: Pcm) -> Pcm:
+        expected = (self._facts.frame_samples,)
+        if getattr(audio, "shape", None) != expected or audio.dtype != np.int16:
+            raise CellFailed(
+                f"the decoder returned {getattr(audio, 'dtype', type(audio).__name__)} of shape"
+                f" {getattr(audio, 'shape', '?')}, not int16 of shape {expected}"
+            )
+        return audio
+
+    def _discard(self, k: int, pull_ns: int) -> None:
+        """Judge the packets of a frame that is not played: too late, or not all there in time."""
+        held = self._buffer.take(k)
+        if held is None:
+            return
+        in_time = 0 <= held.complete_ns <= pull_ns
+        for index, recv_ns in held.arrivals:
+            late = in_time or recv_ns > pull_ns
+            self._packets[index][4] = Verdict.LATE if late else Verdict.INCOMPLETE
+
+    def _record(
+        self,
+        frame: int,
+        kind: Kind,
+        complete_ns: int,
+        pull_ns: int,
+        start_ns: int,
+        end_ns: int,
+        audio: Pcm,
+        heard: Pcm,
+        depth: int = 0,
+    ) -> None:
+        device_ns = pull_ns + self._settings.device_ns
+        self._underruns += complete_ns >= 0 and end_ns > device_ns
+        self._decode_ns += end_ns - start_ns
+        self._rows.append(
+            [
+                frame,
+                kind,
+                complete_ns,
+                pull_ns,
+                start_ns,
+                end_ns,
+                max(device_ns, end_ns),
+                self._played_samples,
+                len(heard),
+                depth,
+            ]
+        )
+        if frame >= 0:
+            self._place(frame, audio)
+        self._played.append(heard)
+        self._played_samples += len(heard)
+        self._last_played = np.concatenate((self._last_played, heard))[-self._kept :]
+
+    def _place(self, frame: int, audio: Pcm) -> None:
+        size = self._facts.frame_samples
+        self._media[frame * size : (frame + 1) * size] = audio
+
+    # -- depth -----------------------------------------------------------------------------------
+
+    def _media_ns(self, frame: int) -> int:
+        return samples_to_ns(frame * self._facts.frame_samples, self._facts.sample_rate_hz)
+
+    def _depth_ns(self, pull_ns: int) -> int:
+        """Time from the arrival of the fastest packets to their being played."""
+        return pull_ns - self._media_ns(self._next) - self._delays.fastest_ns
+
+    def _skip_excess(self, pull_ns: int) -> None:
+        """Give up the oldest frames while more than ``max_ns`` of media waits behind them.
+
+        Happens where the first frame was held up much longer than those after it: without this
+        the listener would stay behind for ever. RFC 3611 counts such packets as discarded.
+        """
+        ready = self._buffer.ready(pull_ns)
+        newest = max(ready, default=0)
+        while (newest - self._next) * self._facts.frame_ns > self._settings.max_ns:
+            start_ns = self._clock()
+            self._decoder.conceal()
+            self._discard(self._next, pull_ns)
+            silence = np.zeros(self._facts.frame_samples, np.int16)
+            end_ns = self._clock()
+            self._record(
+                self._next, Kind.SILENCE, -1, pull_ns, start_ns, end_ns, silence, silence[:0]
+            )
+            self._next += 1
+
+    def _stretch(self, audio: Pcm, pull_ns: int) -> Pcm:
+        """``audio``, a pitch period longer or shorter where the depth is off its target."""
+        too_deep_ns = self._depth_ns(pull_ns) - self._delays.target_ns() - BAND_NS
+        too_shallow_ns = -too_deep_ns - BAND_NS
+        alike = _ALIKE_IN_HASTE if max(too_deep_ns, too_shallow_ns) > _HASTE_NS else _ALIKE
+        if too_deep_ns > 0:
+            return accelerate(self._last_played, audio, self._facts.sample_rate_hz, alike)
+        if too_shallow_ns > 0:
+            return expand(self._last_played, audio, self._facts.sample_rate_hz, alike)
+        return audio
+
+    def _waited(self, pull_ns: int) -> bool:
+        """Insert a frame of time where that keeps the depth within its bound.
+
+        At the bound the oldest inserted time becomes the concealment of the frame waited for, so
+        that media goes on at its pace while the wait goes on too.
+        """
+        bound_ns = self._settings.max_ns - self._facts.frame_ns
+        if self._depth_ns(pull_ns) > bound_ns and self._waits:
+            self._explain_wait()
+        if self.finished or self._depth_ns(pull_ns) > bound_ns:
+            return False
+        start_ns = self._clock()
+        audio, silent = self._generic.conceal()
+        kind = Kind.SILENCE if silent else Kind.CONCEALED
+        self._waits.append((len(self._rows), audio))
+        self._record(-1, kind, -1, pull_ns, start_ns, self._clock(), audio, audio)
+        return True
+
+    def _explain_waits(self, pull_ns: int) -> None:
+        """Later media is here: the inserted time concealed the frames lost before it."""
+        while self._waits and self._buffer.peek(self._next, pull_ns) is None:
+            self._explain_wait()
+
+    def _explain_wait(self) -> None:
+        self._decoder.conceal()
+        self._assign(*self._waits.pop(0))
+
+    def _assign(self, row: int, audio: Pcm) -> None:
+        """Make inserted time the concealment of media frame ``next``."""
+        self._discard(self._next, self._rows[row][3])
+        self._rows[row][0] = self._next
+        self._place(self._next, audio)
+        self._next += 1
+
+    # -- results ---------------------------------------------------------------------------------
+
+    def packets(self) -> Columns:
+        """RECEIVED_PACKETS, in order of arrival; final once :attr:`finished`."""
+        return from_rows(RECEIVED_PACKETS, [tuple(row) for row in self._packets])
+
+    def frames(self) -> Columns:
+        """PLAYED_FRAMES, in order of playing."""
+        return from_rows(PLAYED_FRAMES, [tuple(row) for row in self._rows])
+
+    def media(self) -> Pcm:
+        """The track on the sender's media timeline, shape (K * F,)."""
+        return self._media
+
+    def played(self) -> Pcm:
+        """The track as it left the device."""
+        return np.concatenate([*self._played, np.zeros(0, np.int16)])
+
+    def figures(self) -> dict[str, int]:
+        """Decoding time in total (stretching included), and how often it missed the device."""
+        return {"decode_wall_ns": self._decode_ns, "device_underruns": self._underruns}

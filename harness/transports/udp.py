@@ -1,0 +1,103 @@
+"""UDP: one packet, one datagram."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import socket
+import threading
+
+from harness.linux import exact_timers, real_time
+from harness.media.packet import IP_UDP_BYTES
+from harness.transports.base import RECEIVE_PRIORITY, OnPacket, TransportSettings
+from harness.units import monotonic_ns
+
+RELIABLE = False
+_BUFFER_BYTES = 4 * 1024 * 1024
+"""Asked for in both directions: a shaper in the middle can hold the sender's own buffer (its
+packets stay charged to the socket until they leave), and queues are the link's matter, not ours."""
+_LARGEST = 65_535
+_REFUSED = (errno.EAGAIN, errno.ENOBUFS)
+
+
+class UdpSender:
+    """A connected, non-blocking socket."""
+
+    def __init__(self, host: str, port: int, mtu_bytes: int) -> None:
+        self.max_packet_bytes: int | None = mtu_bytes - IP_UDP_BYTES
+        self._refused = self._unreachable = 0
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        self._socket.setblocking(False)
+        self._socket.connect((host, port))
+
+    def send(self, packet: bytes) -> bool:
+        while True:
+            try:
+                self._socket.send(packet)
+            except ConnectionRefusedError:
+                # The answer to an earlier datagram; this one was not sent yet.
+                self._unreachable += 1
+            except OSError as error:
+                if error.errno not in _REFUSED:
+                    raise
+                self._refused += 1
+                return False
+            else:
+                return True
+
+    def flush(self, deadline_ns: int) -> None:
+        """Nothing is ever held back."""
+
+    def counts(self) -> dict[str, int]:
+        return {"refused_packets": self._refused, "unreachable_errors": self._unreachable}
+
+    def close(self) -> None:
+        self._socket.close()
+
+
+class UdpReceiver:
+    """A bound socket and its thread."""
+
+    def __init__(self, host: str, on_packet: OnPacket) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        self._socket.bind((host, 0))
+        self.port = int(self._socket.getsockname()[1])
+        self._on_packet = on_packet
+        self._closing = False
+        self._errors = 0
+        self._thread = threading.Thread(target=self._receive, name="udp-receiver", daemon=True)
+        self._thread.start()
+
+    def counts(self) -> dict[str, int]:
+        return {"socket_errors": self._errors}
+
+    def close(self) -> None:
+        self._closing = True
+        # On Linux this wakes a blocked recv() although a UDP socket is not connected (ENOTCONN).
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
+        self._thread.join()
+        self._socket.close()
+
+    def _receive(self) -> None:
+        exact_timers()
+        with real_time(RECEIVE_PRIORITY):
+            while not self._closing:
+                try:
+                    packet = self._socket.recv(_LARGEST)
+                except OSError:
+                    self._errors += not self._closing
+                    continue
+                recv_ns = monotonic_ns()
+                if not self._closing:
+                    self._on_packet(packet, recv_ns)
+
+
+def connect(host: str, port: int, settings: TransportSettings) -> UdpSender:
+    return UdpSender(host, port, settings.mtu_bytes)
+
+
+def listen(host: str, on_packet: OnPacket) -> UdpReceiver:
+    return UdpReceiver(host, on_packet)
