@@ -47,11 +47,10 @@ class NetnsLab:
             stack.callback(listener.close)
             channels, facts = {}, {}
 
-            def start(role: str, module: str, *options: str) -> None:
+            def start(role: str, *command: str) -> None:
                 log = self._session.control_dir / f"{socket_path.stem}-{role}.log"
                 process = self._spawn(
-                    [module, "--socket", str(socket_path), "--name", role, "--pdeathsig", *options],
-                    log,
+                    [*command, "--socket", str(socket_path), "--name", role, "--pdeathsig"], log
                 )
                 stack.callback(_end, process)
                 try:
