@@ -1,0 +1,226 @@
+"""From a matrix to an ordered list of cells. Pure: no clock, no files, no global random state.
+
+* A cell's id is a hash of its whole configuration and of nothing else, so that it stays the same
+  when other cells come, go or move.
+* Cells that share network, utterance and repetition form a *block* and share a seed: on an engine
+  that draws per packet they meet the same losses, so that codecs are compared in pairs.
+* Blocks run in a seeded random order, and so do the cells within a block: a machine that grows
+  slower during the run favours no codec. Order is by hash, hence one cell more or less leaves the
+  order of the others alone.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from fnmatch import fnmatchcase
+from functools import cached_property
+from typing import Any
+
+from harness.assets.items import ItemRef
+from harness.errors import BadInput
+from harness.scenario import (
+    CodecEntry,
+    Combination,
+    NetworkEntry,
+    ReceiverEntry,
+    Scenario,
+    TransportEntry,
+    digest,
+)
+from harness.scenario.mistakes import not_among
+from harness.store.schema import SCHEMA_VERSION
+from harness.units import NS_PER_S
+
+OVERHEAD_S = 1.5
+"""Wall time of a cell beside its audio: link, codec warm-up, connection, tail, collection."""
+UNKNOWN_ITEM_S = 10.0
+"""Taken for an item whose duration nobody knows yet."""
+ID_DIGITS = 16
+MIN_ID_PREFIX = 4
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One combination to run once."""
+
+    cell_id: str
+    block: str
+    item: ItemRef
+    codec: CodecEntry
+    transport: TransportEntry
+    network: NetworkEntry
+    receiver: ReceiverEntry
+    repetition: int
+    """0-based."""
+    seed: int
+    """Of the link, below 2**53: exact in JSON and in a float column."""
+    timeout_s: float
+    """Wall time after which the cell counts as failed."""
+
+    @property
+    def stream_id(self) -> int:
+        """32 bits that its packets carry, so that another cell's stray packet is told apart."""
+        return int(self.cell_id[:8], 16)
+
+    @property
+    def label(self) -> str:
+        """``codec/transport/network/receiver/utterance/repetition``, for people."""
+        return "/".join(self.names)
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        entries = (self.codec, self.transport, self.network, self.receiver)
+        return (*(entry.name for entry in entries), self.item.id, str(self.repetition))
+
+    @property
+    def expected_s(self) -> float:
+        """Wall time that it should take: audio, delay of link and listener, overhead."""
+        listener = self.receiver.settings
+        delay_ns = self.network.pair.forward.delay_ns + listener.start_ns + listener.device_ns
+        return _seconds(self.item) + delay_ns / NS_PER_S + OVERHEAD_S
+
+
+@dataclass(frozen=True)
+class Plan:
+    """Cells in the order in which they are to start."""
+
+    cells: tuple[Cell, ...]
+
+    def select(self, pattern: str | None) -> Plan:
+        """The cells whose label, whose name on one axis, or whose id matches; all for None.
+
+        ``opus*``, ``tcp``, ``*/udp/clean/*``, the first digits of an id (at least four). Raises
+        BadInput where none does.
+        """
+        if pattern is None:
+            return self
+        chosen = tuple(cell for cell in self.cells if _selects(pattern, cell))
+        if not chosen:
+            names = sorted({name for cell in self.cells for name in cell.names[:-1]})
+            raise BadInput(not_among("a label, a name or the start of a cell id", pattern, names))
+        return Plan(chosen)
+
+    def expected_wall_s(self, jobs: int) -> float:
+        """Wall time of streaming with ``jobs`` cells side by side, each starting when one ends."""
+        if jobs < 1:
+            raise BadInput(f"expected at least 1 job, got {jobs}")
+        ends = [0.0] * min(jobs, max(1, len(self.cells)))
+        for cell in self.cells:
+            heapq.heapreplace(ends, ends[0] + cell.expected_s)
+        return max(ends)
+
+    @cached_property
+    def audio_s(self) -> float:
+        """Sum of the audio to be streamed."""
+        return sum(_seconds(cell.item) for cell in self.cells)
+
+
+def plan(scenario: Scenario, items: Sequence[ItemRef]) -> Plan:
+    """All cells that the scenario's rules leave, for the items that its corpus holds.
+
+    Raises BadInput where there is no item, where two share an id, where a rule names an utterance
+    that is not among them, or where no cell is left.
+    """
+    _check_items(scenario, items)
+    entries: list[CodecEntry | TransportEntry | NetworkEntry | ReceiverEntry] = [
+        *scenario.codecs,
+        *scenario.transports,
+        *scenario.networks,
+        *scenario.receivers,
+    ]
+    configurations = {id(entry): digest(entry.configuration) for entry in entries}
+    cells = [
+        cell
+        for item in items
+        for network in scenario.networks
+        for repetition in range(scenario.repetitions)
+        for cell in _block(scenario, configurations, item, network, repetition)
+    ]
+    if not cells:
+        raise BadInput(f"{scenario.name}: expected rules that leave a cell, got none left")
+
+    def order(name: str) -> str:
+        return digest({"order": scenario.seed, "of": name})
+
+    return Plan(tuple(sorted(cells, key=lambda cell: (order(cell.block), order(cell.cell_id)))))
+
+
+def _block(
+    scenario: Scenario,
+    configurations: dict[int, str],
+    item: ItemRef,
+    network: NetworkEntry,
+    repetition: int,
+) -> list[Cell]:
+    shared = {
+        "scenario_seed": scenario.seed,
+        "network": network.name,
+        "item": [item.id, item.sha256 or item.source],
+        "repetition": repetition,
+    }
+    block = digest(shared)
+    seed = int(digest({**shared, "use": "link"})[:16], 16) >> 11
+    cells = []
+    for codec in scenario.codecs:
+        for transport in scenario.transports:
+            for receiver in scenario.receivers:
+                combination = Combination(
+                    codec.name, transport.name, network.name, receiver.name, item.id
+                )
+                if not scenario.keeps(combination):
+                    continue
+                configuration: dict[str, Any] = {
+                    "schema": SCHEMA_VERSION,
+                    "seed": seed,
+                    "repetition": repetition,
+                    "item": shared["item"],
+                    "kind": item.kind,
+                    "codec": configurations[id(codec)],
+                    "transport": configurations[id(transport)],
+                    "network": configurations[id(network)],
+                    "receiver": configurations[id(receiver)],
+                }
+                cells.append(
+                    Cell(
+                        cell_id=digest(configuration)[:ID_DIGITS],
+                        block=block[:ID_DIGITS],
+                        item=item,
+                        codec=codec,
+                        transport=transport,
+                        network=network,
+                        receiver=receiver,
+                        repetition=repetition,
+                        seed=seed,
+                        timeout_s=_seconds(item) + scenario.timeout / NS_PER_S,
+                    )
+                )
+    return cells
+
+
+def _check_items(scenario: Scenario, items: Sequence[ItemRef]) -> None:
+    ids = [item.id for item in items]
+    if not ids:
+        raise BadInput(f"{scenario.name}: expected a corpus with audio, got no item")
+    if repeated := sorted(name for name, count in Counter(ids).items() if count > 1):
+        raise BadInput(f"{scenario.name}: expected each item once, got {', '.join(repeated)} again")
+    wrong = [
+        f"{scenario.name}: $.{field}[{index}].utterance: {message}"
+        for field in ("include", "exclude")
+        for index, rule in enumerate(getattr(scenario, field))
+        for _, message in rule.unmatched("utterance", ids)
+    ]
+    if wrong:
+        raise BadInput("\n".join(wrong))
+
+
+def _seconds(item: ItemRef) -> float:
+    return UNKNOWN_ITEM_S if item.seconds is None else item.seconds
+
+
+def _selects(pattern: str, cell: Cell) -> bool:
+    if len(pattern) >= MIN_ID_PREFIX and cell.cell_id.startswith(pattern):
+        return True
+    return any(fnmatchcase(name, pattern) for name in (cell.label, *cell.names[:-1]))

@@ -1,0 +1,568 @@
+"""The typed, frozen scenario: axes of a matrix, and rules over them.
+
+Every entry of an axis has a ``name`` that is unique on its axis and a ``configuration``, the
+resolved settings in base units that its cells are hashed by.
+"""
+
+from __future__ import annotations
+
+import math
+import os
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from fnmatch import fnmatchcase
+from functools import cached_property, partial
+from itertools import product
+from pathlib import Path
+from typing import Annotated, Any, Literal, NamedTuple, get_args
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    GetJsonSchemaHandler,
+    SerializeAsAny,
+    TypeAdapter,
+    ValidationError,
+    ValidationInfo,
+    ValidatorFunctionWrapHandler,
+    WithJsonSchema,
+    field_validator,
+    model_validator,
+)
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, InitErrorDetails
+
+from harness import codecs
+from harness.codecs.base import Params
+from harness.errors import HarnessError
+from harness.media.settings import ReceiverSettings
+from harness.network.link import LinkPair
+from harness.scenario.canonical import digest
+from harness.scenario.document import Loc
+from harness.scenario.links import WrittenPair, in_folder, presets
+from harness.scenario.mistakes import (
+    Written,
+    collect,
+    mistake,
+    name_the_keys,
+    not_among,
+    refuse,
+)
+from harness.scenario.quantities import Delay, Mtu, Name, Timeout
+from harness.transports.base import TransportSettings
+from harness.units import format_duration, format_size
+
+MAX_CELLS = 100_000
+TRANSPORTS = ("udp", "tcp", "websocket")
+
+_NAME: TypeAdapter[str] = TypeAdapter(Name)
+
+
+def _or_word(schema: JsonSchemaValue, word: JsonSchemaValue) -> JsonSchemaValue:
+    return {"anyOf": [{"type": "string", **word}, schema]}
+
+
+# --- corpus -----------------------------------------------------------------------------------
+
+
+class CorpusEntry(Written):
+    """Audio to stream: a corpus that the harness knows by name, or a folder of own files."""
+
+    corpus: Name | None = Field(default=None, description="name of a corpus, such as librispeech")
+    items: tuple[str, ...] | None = Field(
+        default=None, min_length=1, description="ids of its items; default: all"
+    )
+    folder: (
+        Annotated[
+            Path,
+            BeforeValidator(lambda value, info: _absolute(value, info)),
+            WithJsonSchema({"type": "string", "minLength": 1}),
+        ]
+        | None
+    ) = Field(default=None, description="WAV and FLAC files, relative to the scenario")
+    kind: Literal["speech", "music"] = Field(
+        default="speech", description="of the folder's files; music gets no PESQ"
+    )
+    limit: int | None = Field(default=None, ge=1, description="take the first so many")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"corpus": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _one_source(self) -> CorpusEntry:
+        if (self.corpus is None) == (self.folder is None):
+            raise refuse([mistake('expected one of "corpus" and "folder"')])
+        misplaced = "items" if self.folder else "kind"
+        if misplaced in self.model_fields_set:
+            beside = "corpus" if self.folder else "folder"
+            raise refuse([mistake(f'expected "{misplaced}" beside "{beside}" only', misplaced)])
+        return self
+
+    @property
+    def name(self) -> str:
+        return self.corpus or str(self.folder)
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return _or_word(handler(core_schema), _NAME.json_schema())
+
+
+def _absolute(value: Any, info: ValidationInfo) -> Any:
+    if not isinstance(value, str):
+        return value
+    if not value or "\0" in value:
+        raise ValueError(f"expected a folder, got {value!r}")
+    return Path(os.path.abspath(in_folder(value, info)))  # noqa: PTH100 - resolve() asks the disk
+
+
+# --- codecs -----------------------------------------------------------------------------------
+
+
+class CodecEntry(Written):
+    """A configured codec. All other keys are the codec's own parameters.
+
+    ``name`` defaults to the codec and the parameters given: ``opus-24kbit``.
+    """
+
+    codec: str
+    params: SerializeAsAny[Params]
+    name: Name
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_flat_keys(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"codec": value}
+        if not isinstance(value, dict) or isinstance(value.get("params"), Params):
+            return value
+        given = dict(value)
+        mistakes: list[InitErrorDetails] = []
+        name = None
+        if "name" in given:
+            written = given.pop("name")
+            name = collect(mistakes, lambda: _NAME.validate_python(written, strict=True), "name")
+        if "codec" not in given:
+            raise refuse([*mistakes, mistake('expected the key "codec", which is missing')])
+        codec = given.pop("codec")
+        if codec not in codecs.names():
+            listed = not_among("a codec", codec, codecs.names())
+            raise refuse([*mistakes, mistake(listed, "codec")])
+        params = collect(mistakes, lambda: _codec_params(codec, given))
+        if mistakes:
+            raise refuse(mistakes)
+        return {"codec": codec, "params": params, "name": name or _codec_name(codec, params)}
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        return {"codec": self.codec, "params": self.params, "name": self.name}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        name = _NAME.json_schema()
+        return {
+            "title": cls.__name__,
+            "anyOf": [
+                {"type": "string", "enum": list(codecs.names())},
+                *(_codec_schema(codec, name) for codec in codecs.names()),
+            ],
+        }
+
+
+def _codec_params(codec: str, given: Mapping[str, Any]) -> Params:
+    params_class = codecs.params_class(codec)
+    try:
+        return params_class.model_validate(given, strict=True)
+    except ValidationError as error:
+        keys = ["codec", "name", *params_class.model_fields]
+        raise refuse(name_the_keys(error, keys)) from None
+    except HarnessError as error:
+        raise refuse([mistake(str(error))]) from None
+
+
+def _codec_name(codec: str, params: Params) -> str:
+    written = params.model_dump(mode="json", include=params.model_fields_set)
+    parts = [codec]
+    for key in type(params).model_fields:
+        match written.get(key):
+            case None | False:
+                pass
+            case True:
+                parts.append(key)
+            case str() as text:
+                parts.append(text)
+            case number:
+                parts.append(f"{key}{number}")
+    return re.sub(r"[^A-Za-z0-9._%+-]", "-", "-".join(parts))[:64]
+
+
+def _codec_schema(codec: str, name: JsonSchemaValue) -> JsonSchemaValue:
+    schema = codecs.params_class(codec).model_json_schema()
+    properties = {"codec": {"const": codec}, "name": name, **schema.get("properties", {})}
+    required = ["codec", *schema.get("required", [])]
+    return {**schema, "title": codec, "properties": properties, "required": required}
+
+
+# --- transports -------------------------------------------------------------------------------
+
+
+class TransportEntry(Written):
+    """How packets travel."""
+
+    transport: Literal["udp", "tcp", "websocket"]
+    mtu: Mtu = Field(
+        default=TransportSettings.mtu_bytes,
+        description="udp only: IP MTU that datagrams are fragmented for",
+    )
+    name: Name = Field(
+        default_factory=lambda given: (
+            given["transport"]
+            if given["mtu"] == TransportSettings.mtu_bytes
+            else f"{given['transport']}-mtu{format_size(given['mtu'])}"
+        ),
+        description="default: the transport, with its MTU where that is not 1500B",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        return {"transport": value} if isinstance(value, str) else value
+
+    @model_validator(mode="after")
+    def _mtu_of_datagrams(self) -> TransportEntry:
+        if self.transport != "udp" and "mtu" in self.model_fields_set:
+            raise refuse([mistake('expected "mtu" beside udp only', "mtu")])
+        return self
+
+    @property
+    def settings(self) -> TransportSettings:
+        return TransportSettings(self.transport, self.mtu)
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        return {"settings": self.settings, "name": self.name}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return _or_word(handler(core_schema), {"enum": list(TRANSPORTS)})
+
+
+# --- networks ---------------------------------------------------------------------------------
+
+
+class NetworkEntry(WrittenPair):
+    """An impaired link, forward and reverse apart: a preset, its overrides, or all of its own."""
+
+    preset: str | None = Field(
+        default=None,
+        description="start from this one",
+        json_schema_extra=lambda schema: schema.update(
+            anyOf=[{"enum": list(presets())}, {"type": "null"}]
+        ),
+    )
+    name: Name = Field(description="may be left out where there is only a preset")
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_name(cls, value: Any) -> Any:
+        if isinstance(value, str):
+            value = {"preset": value}
+        if isinstance(value, dict) and value.keys() == {"preset"}:
+            return {**value, "name": value["preset"]}
+        return value
+
+    @field_validator("preset")
+    @classmethod
+    def _known(cls, preset: str | None) -> str | None:
+        if preset is not None and preset not in presets():
+            raise refuse([mistake(not_among("a preset", preset, presets()))])
+        return preset
+
+    @model_validator(mode="after")
+    def _possible(self) -> NetworkEntry:
+        if not {"both", "forward", "reverse"} & self.model_fields_set and self.preset is None:
+            raise refuse([mistake('expected "preset", "both" or "forward"')])
+        self.check(self.pair)
+        return self
+
+    @cached_property
+    def pair(self) -> LinkPair:
+        return self.onto(presets()[self.preset].pair if self.preset is not None else None)
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        return {"pair": self.pair, "name": self.name}
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        schema = handler(core_schema)
+        mapping = handler.resolve_ref_schema(schema)
+        mapping.pop("required", None)
+        mapping["anyOf"] = [
+            {"required": ["name", key]} for key in ("preset", "both", "forward", "reverse")
+        ] + [{"required": ["preset"], "maxProperties": 1}]
+        return _or_word(schema, {"enum": list(presets())})
+
+
+# --- receivers --------------------------------------------------------------------------------
+
+_LISTENER = ReceiverSettings()
+
+
+class JitterBuffer(Written):
+    """Frames wait here so that late ones still arrive in time."""
+
+    mode: Literal["fixed", "adaptive"] = _LISTENER.mode
+    start: Delay = Field(
+        default=_LISTENER.start_ns, description="depth at the first packet; fixed: for ever"
+    )
+    max: Delay = Field(default=_LISTENER.max_ns, description="no frame waits longer")
+
+    @model_validator(mode="after")
+    def _start_within_max(self) -> JitterBuffer:
+        if self.start > self.max:
+            limit = format_duration(self.max)
+            message = f"expected at most max ({limit}), got {format_duration(self.start)}"
+            raise refuse([mistake(message, "start")])
+        return self
+
+
+class ReceiverEntry(Written):
+    """What the listener's side is set to do."""
+
+    jitter_buffer: JitterBuffer = JitterBuffer()
+    concealment: Literal["codec", "zero", "repeat", "pitch"] = Field(
+        default=_LISTENER.concealment, description="of missing frames"
+    )
+    device: Delay = Field(
+        default=_LISTENER.device_ns, description="from the jitter buffer to the loudspeaker"
+    )
+    name: Name = Field(
+        default_factory=lambda given: _receiver_name(given),
+        description="default: mode and start of the jitter buffer, and the concealment",
+    )
+
+    @property
+    def settings(self) -> ReceiverSettings:
+        buffer = self.jitter_buffer
+        return ReceiverSettings(
+            buffer.mode, buffer.start, buffer.max, self.concealment, self.device
+        )
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        return {"settings": self.settings, "name": self.name}
+
+
+def _receiver_name(given: Mapping[str, Any]) -> str:
+    buffer = given["jitter_buffer"]
+    suffix = "" if given["concealment"] == "codec" else f"-{given['concealment']}"
+    return f"{buffer.mode}-{format_duration(buffer.start)}{suffix}"
+
+
+# --- rules ------------------------------------------------------------------------------------
+
+
+class Combination(NamedTuple):
+    """The names of one cell on the axes that rules speak of."""
+
+    codec: str
+    transport: str
+    network: str
+    receiver: str
+    utterance: str | None = None
+    """None while the corpus is not read: then a rule about utterances decides nothing yet."""
+
+
+Patterns = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    Field(min_length=1),
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ],
+            "description": "a name, a pattern such as opus*, or a list of them",
+        }
+    ),
+]
+
+
+class Rule(Written):
+    """Matches a cell that matches on every axis named; on an axis any of the patterns will do."""
+
+    codec: Patterns | None = None
+    transport: Patterns | None = None
+    network: Patterns | None = None
+    receiver: Patterns | None = None
+    utterance: Patterns | None = None
+
+    @model_validator(mode="after")
+    def _about_something(self) -> Rule:
+        if not self.patterns:
+            raise refuse([mistake(f"expected one of the keys {', '.join(Combination._fields)}")])
+        return self
+
+    @cached_property
+    def patterns(self) -> Mapping[str, tuple[str, ...]]:
+        """The patterns by axis."""
+        return {key: getattr(self, key) for key in Combination._fields if getattr(self, key)}
+
+    def matches(self, cell: Combination, undecided: bool = False) -> bool:
+        """``undecided`` is the answer of a pattern about an utterance that is not known yet."""
+        for axis, patterns in self.patterns.items():
+            name = getattr(cell, axis)
+            if not (undecided if name is None else _any_match(name, patterns)):
+                return False
+        return True
+
+    def unmatched(self, axis: str, names: Sequence[str]) -> Iterator[tuple[Loc, str]]:
+        """The patterns that match none of an axis' names: their place, and what to say."""
+        for index, pattern in enumerate(self.patterns.get(axis, ())):
+            if not any(fnmatchcase(name, pattern) for name in names):
+                # Where a word was written instead of a list, the index names no place and is
+                # passed over.
+                yield (axis, index), not_among(f"a {axis} of this scenario", pattern, names)
+
+
+def _any_match(name: str, patterns: Iterable[str]) -> bool:
+    return any(fnmatchcase(name, pattern) for pattern in patterns)
+
+
+# --- scenario ---------------------------------------------------------------------------------
+
+_AXES = {
+    "codec": "codecs",
+    "transport": "transports",
+    "network": "networks",
+    "receiver": "receivers",
+}
+
+
+class Scenario(Written):
+    """A matrix to run: every combination of the axes that the rules leave, ``repetitions`` times.
+
+    ``timeout`` (ns) is how much longer than its audio a cell may take before it counts as failed.
+    """
+
+    name: Name
+    description: str = ""
+    seed: int = Field(
+        default=1, ge=0, le=2**63 - 1, description="all randomness of the run derives from it"
+    )
+    repetitions: int = Field(
+        default=1, ge=1, le=1000, description="each with other losses, the same for all codecs"
+    )
+    timeout: Timeout = Field(
+        default=60_000_000_000, description="longer than its audio plus this, and a cell failed"
+    )
+    corpus: tuple[CorpusEntry, ...] = Field(min_length=1)
+    codecs: tuple[CodecEntry, ...] = Field(min_length=1)
+    transports: tuple[TransportEntry, ...] = Field(min_length=1)
+    networks: tuple[NetworkEntry, ...] = Field(min_length=1)
+    receivers: tuple[ReceiverEntry, ...] = Field(default=(ReceiverEntry(),), min_length=1)
+    include: tuple[Rule, ...] = Field(default=(), description="if given: only these cells")
+    exclude: tuple[Rule, ...] = Field(default=(), description="not these cells")
+
+    @field_validator("corpus", *_AXES.values(), mode="wrap")
+    @classmethod
+    def _unique_names(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        def repeated(entries: Iterable[tuple[int, Any]]) -> Iterator[InitErrorDetails]:
+            first: dict[str, int] = {}
+            for index, entry in entries:
+                if first.setdefault(entry.name, index) != index:
+                    other = f"{info.field_name}[{first[entry.name]}]"
+                    message = f'expected another name than {other}, got "{entry.name}" again'
+                    yield mistake(message, index, "name")
+
+        return _judged(cls, value, handler, info, repeated)
+
+    @field_validator("include", "exclude", mode="wrap")
+    @classmethod
+    def _about_what_is_there(
+        cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
+    ) -> Any:
+        def unmatched(rules: Iterable[tuple[int, Rule]]) -> Iterator[InitErrorDetails]:
+            for index, rule in rules:
+                for axis, field in _AXES.items():
+                    # An axis with mistakes of its own is absent: nothing is judged by it.
+                    names = [entry.name for entry in info.data.get(field, ())]
+                    for place, message in rule.unmatched(axis, names) if names else ():
+                        yield mistake(message, index, *place)
+
+        return _judged(cls, value, handler, info, unmatched)
+
+    @model_validator(mode="after")
+    def _some_cells(self) -> Scenario:
+        axes = [getattr(self, field) for field in _AXES.values()]
+        combinations = math.prod(map(len, axes)) * self.repetitions
+        if combinations > MAX_CELLS:
+            raise refuse(
+                [mistake(f"expected at most {MAX_CELLS} cells per utterance, got {combinations}")]
+            )
+        if not any(
+            self.keeps(Combination(*(entry.name for entry in entries)))
+            for entries in product(*axes)
+        ):
+            rules = "exclude" if self.exclude else "include"
+            raise refuse([mistake("expected rules that leave a cell, got none left", rules)])
+        return self
+
+    def keeps(self, cell: Combination) -> bool:
+        """Whether the rules leave this combination; may say yes to what an utterance decides."""
+        if self.include and not any(rule.matches(cell, undecided=True) for rule in self.include):
+            return False
+        return not any(rule.matches(cell, undecided=False) for rule in self.exclude)
+
+    @property
+    def configuration(self) -> Mapping[str, object]:
+        """All that decides what runs, resolved; the free text is left out."""
+        lists = {
+            field: [entry.configuration for entry in getattr(self, field)]
+            for field in _AXES.values()
+        }
+        keys = ("name", "seed", "repetitions", "timeout", "corpus", "include", "exclude")
+        return {**{key: getattr(self, key) for key in keys}, **lists}
+
+
+def _judged(
+    model: type[Scenario],
+    value: Any,
+    handler: ValidatorFunctionWrapHandler,
+    info: ValidationInfo,
+    judge: Callable[[Iterable[tuple[int, Any]]], Iterable[InitErrorDetails]],
+) -> Any:
+    """The entries of a list, or all mistakes: each entry's own, and those that ``judge`` finds
+    among the entries that have none."""
+    mistakes: list[InitErrorDetails] = []
+    entries = collect(mistakes, lambda: handler(value))
+    if entries is None and isinstance(value, (list, tuple)):
+        entry_type = get_args(model.model_fields[str(info.field_name)].annotation)[0]
+        alone = [
+            collect([], partial(entry_type.model_validate, item, context=info.context))
+            for item in value
+        ]
+        mistakes += judge((i, entry) for i, entry in enumerate(alone) if entry is not None)
+    else:
+        mistakes += judge(enumerate(entries or ()))
+    if mistakes:
+        raise refuse(mistakes)
+    return entries
+
+
+def config_sha256(scenario: Scenario) -> str:
+    """Hash of everything that decides what runs."""
+    return digest(scenario.configuration)

@@ -1,0 +1,57 @@
+"""Field types of the scenario that are narrower than those of ``harness.fields``."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from typing import Annotated
+
+from pydantic import AfterValidator, WithJsonSchema
+
+from harness.fields import BitrateBps, DurationNs, SizeBytes
+from harness.scenario.document import show
+from harness.units import NS_PER_S, format_bitrate, format_duration, format_size
+
+
+def _between(low: int, high: int, what: str, format_: Callable[[int], str]) -> Callable[[int], int]:
+    def check(value: int) -> int:
+        if not low <= value <= high:
+            limits = f"{format_(low)}...{format_(high)}"
+            raise ValueError(f"expected {what} of {limits}, got {format_(value)}")
+        return value
+
+    return check
+
+
+_NAME = r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}"
+
+
+def _name(value: str) -> str:
+    if not re.fullmatch(_NAME, value):
+        raise ValueError(
+            "expected a name of at most 64 letters, digits, and . _ % + - "
+            f"(a letter or digit first), got {show(value)}"
+        )
+    return value
+
+
+Name = Annotated[
+    str,
+    AfterValidator(_name),
+    WithJsonSchema({"type": "string", "pattern": f"^{_NAME}$", "description": "a name"}),
+]
+"""Of a scenario or an entry: it stands in labels, patterns and file names."""
+
+Delay = Annotated[
+    DurationNs, AfterValidator(_between(0, 60 * NS_PER_S, "a duration", format_duration))
+]
+Timeout = Annotated[
+    DurationNs, AfterValidator(_between(NS_PER_S, 3600 * NS_PER_S, "a duration", format_duration))
+]
+# tbf counts bytes per second in 32 bits; below 1 kbit/s no packet of speech passes in time.
+LinkRate = Annotated[
+    BitrateBps, AfterValidator(_between(1_000, 10_000_000_000, "a bitrate", format_bitrate))
+]
+QueueSize = Annotated[SizeBytes, AfterValidator(_between(1, 1_000_000_000, "a size", format_size))]
+# 68 is the smallest MTU of IPv4 (RFC 791), 1500 the one of the lab's own links.
+Mtu = Annotated[SizeBytes, AfterValidator(_between(68, 1500, "an MTU", format_size))]
