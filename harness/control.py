@@ -23,6 +23,7 @@ from harness.records import Columns, pack, unpack
 
 _HEAD = struct.Struct(">II")
 _LARGEST = 512 * 1024 * 1024
+_GLANCE_S = 0.5
 Handler = Callable[[dict[str, Any], Columns], tuple[dict[str, Any], Columns]]
 
 
@@ -107,17 +108,27 @@ class Listener:
         self._socket.listen(64)
         self._waiting: dict[str, tuple[Channel, dict[str, Any]]] = {}
 
-    def accept(self, name: str, timeout_s: float) -> tuple[Channel, dict[str, Any]]:
-        """The channel of the agent called ``name`` and its hello. Raises CellFailed."""
+    def accept(
+        self, name: str, timeout_s: float, alive: Callable[[], bool]
+    ) -> tuple[Channel, dict[str, Any]]:
+        """The channel of the agent called ``name`` and its hello.
+
+        ``alive`` says whether its process still runs. Raises CellFailed when it does not, or when
+        ``timeout_s`` is over.
+        """
         deadline = time.monotonic() + timeout_s
         while name not in self._waiting:
-            self._socket.settimeout(max(0.001, deadline - time.monotonic()))
+            self._socket.settimeout(_GLANCE_S)
             try:
                 connection, _ = self._socket.accept()
             except TimeoutError:
-                raise errors.CellFailed(
-                    f"agent {name} did not start within {timeout_s:.0f} s"
-                ) from None
+                if not alive():
+                    raise errors.CellFailed(f"agent {name} ended as it started") from None
+                if time.monotonic() > deadline:
+                    raise errors.CellFailed(
+                        f"agent {name} did not start within {timeout_s:.0f} s"
+                    ) from None
+                continue
             channel = Channel(connection)
             hello, _ = channel.receive(time.monotonic() + 10)
             self._waiting[str(hello["name"])] = (channel, hello)

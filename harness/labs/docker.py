@@ -209,7 +209,7 @@ class DockerLab:
 
     def _accept(self, listener: Listener, role: str, container: Container) -> Any:
         try:
-            return listener.accept(role, START_TIMEOUT_S)
+            return listener.accept(role, START_TIMEOUT_S, lambda: _runs(container))
         except errors.CellFailed as error:
             tail = container.logs(tail=5).decode(errors="replace").strip()
             raise errors.CellFailed(f"{error}; its last words: {tail or 'none'}") from error
@@ -218,6 +218,11 @@ class DockerLab:
         container.reload()
         found = container.attrs["NetworkSettings"]["Networks"][network.name]
         return found["IPAddress"], found["MacAddress"]
+
+
+def _runs(container: Container) -> bool:
+    container.reload()
+    return container.status in ("created", "running")
 
 
 def _quietly(action: Callable[[], object]) -> Callable[[], None]:

@@ -54,7 +54,9 @@ class NetnsLab:
                 )
                 stack.callback(_end, process)
                 try:
-                    channels[role], facts[role] = listener.accept(role, START_TIMEOUT_S)
+                    channels[role], facts[role] = listener.accept(
+                        role, START_TIMEOUT_S, lambda: process.poll() is None
+                    )
                 except errors.CellFailed as error:
                     tail = log.read_text(errors="replace").strip().splitlines()[-5:]
                     words = " | ".join(tail) or "none"
