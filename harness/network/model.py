@@ -25,19 +25,21 @@ import heapq
 import random
 from collections import deque
 from collections.abc import Callable
-from typing import NamedTuple, assert_never
+from typing import Generic, NamedTuple, TypeVar, assert_never
 
 from harness.network.distributions import SCALE, SIZE, table
 from harness.network.link import Bernoulli, GilbertElliott, Link, Loss, LossTrace, Rate
 from harness.records import Outcome
 from harness.units import NS_PER_S
 
+P = TypeVar("P")
 
-class Ended(NamedTuple):
+
+class Ended(NamedTuple, Generic[P]):
     """The end of one packet, or of a copy that the link made of it."""
 
-    packet: int
-    """What the caller named it in :meth:`LinkModel.offer`."""
+    packet: P
+    """What the caller gave to :meth:`LinkModel.offer`: a number, the frame itself, ..."""
     in_ns: int
     out_ns: int
     """When it leaves; -1 if it was dropped."""
@@ -88,7 +90,7 @@ class TokenBucket:
         return size_bytes * 8 * NS_PER_S // self._rate.rate_bps
 
 
-class LinkModel:
+class LinkModel(Generic[P]):
     """One direction of a link. Offer packets, then collect what has ended.
 
     ``seed`` may be any text; equal seeds, packets and times give equal ends.
@@ -103,13 +105,13 @@ class LinkModel:
         self._jitter = _jitter(link, random.Random(f"{seed}/delay"))
         self._since_reordered = 0
         self._bucket = TokenBucket(link.rate) if link.rate else None
-        self._delayed: list[tuple[int, int, Ended]] = []
-        self._leaving: deque[Ended] = deque()
-        self._dropped: list[Ended] = []
+        self._delayed: list[tuple[int, int, Ended[P]]] = []
+        self._leaving: deque[Ended[P]] = deque()
+        self._dropped: list[Ended[P]] = []
         self._entered = 0
         self._now_ns = 0
 
-    def offer(self, packet: int, size_bytes: int, now_ns: int) -> None:
+    def offer(self, packet: P, size_bytes: int, now_ns: int) -> None:
         """A packet arrives. Packets come in order; one that is read late, after a ``collect`` for
         a later time, still has its delay counted from its own arrival."""
         self._advance(now_ns)
@@ -130,7 +132,7 @@ class LinkModel:
         outcome = Outcome.DELIVERED if flip_bit is None else Outcome.CORRUPTED
         self._enter(packet, size_bytes, now_ns, outcome, flip_bit)
 
-    def collect(self, now_ns: int) -> list[Ended]:
+    def collect(self, now_ns: int) -> list[Ended[P]]:
         """Every packet that was dropped, or was to leave, by now."""
         self._advance(now_ns)
         ended, self._dropped = self._dropped, []
@@ -155,7 +157,7 @@ class LinkModel:
         return len(self._delayed) + len(self._leaving)
 
     def _enter(
-        self, packet: int, size_bytes: int, now_ns: int, outcome: Outcome, flip_bit: int | None
+        self, packet: P, size_bytes: int, now_ns: int, outcome: Outcome, flip_bit: int | None
     ) -> None:
         if self._skips_queue():
             due_ns = now_ns
@@ -189,7 +191,7 @@ class LinkModel:
             elif ended.outcome is not Outcome.DUPLICATE:
                 self._drop(ended.packet, ended.size_bytes, ended.in_ns, Outcome.QUEUE)
 
-    def _drop(self, packet: int, size_bytes: int, in_ns: int, outcome: Outcome) -> None:
+    def _drop(self, packet: P, size_bytes: int, in_ns: int, outcome: Outcome) -> None:
         self._dropped.append(Ended(packet, in_ns, -1, size_bytes, outcome, None))
 
     def _flip(self, size_bytes: int) -> int | None:

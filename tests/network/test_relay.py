@@ -1,0 +1,129 @@
+"""Real UDP through real namespaces and the userspace relay."""
+
+from __future__ import annotations
+
+import time
+
+import numpy as np
+import pytest
+
+from harness.errors import Unsupported
+from harness.network import topology
+from harness.network.link import Bernoulli, GilbertElliott, Link, LossTrace, Rate
+from harness.network.relay import flipped
+from harness.records import Outcome
+from tests.network.conftest import Wire
+
+pytestmark = pytest.mark.root
+MS = 1_000_000
+
+
+def test_the_middle_is_silent_and_passes_frames(wire: Wire) -> None:
+    wire.apply("relay", Link())
+    wire.send(20, 0.001)
+    counters, log = wire.collect()
+    assert len(log["in_ns"]) == 20  # ours and nothing else: no ARP, no IPv6
+    assert set(log["outcome"]) == {Outcome.DELIVERED}
+    assert set(log["size_bytes"]) == {14 + 20 + 8 + 100}
+    assert counters["log_drops"] == 0
+    assert wire.received() == list(range(20))
+
+
+def test_delay_is_close_to_what_was_asked(wire: Wire) -> None:
+    wire.apply("relay", Link(delay_ns=25 * MS))
+    wire.send(100, 0.005)
+    _, log = wire.collect()
+    error_ms = (log["out_ns"] - log["in_ns"]) / MS - 25
+    assert 0 <= np.median(error_ms) < 0.5
+    wire.received()
+
+
+def test_a_trace_is_followed_to_the_packet(wire: Wire) -> None:
+    wire.apply("relay", Link(delay_ns=5 * MS, loss=LossTrace((0, 0, 1, 0, 1))))
+    wire.send(50, 0.0)
+    _, log = wire.collect()
+    assert wire.received() == [n for n in range(50) if n % 5 not in (2, 4)]
+    assert (log["outcome"] == Outcome.LOST).sum() == 20
+
+
+def test_every_start_begins_the_same_losses(wire: Wire) -> None:
+    link = Link(delay_ns=MS, loss=GilbertElliott(0.1, 0.4))
+    seen = []
+    for seed in (7, 7, 8):
+        wire.apply("relay", link, seed=seed)
+        wire.send(300, 0.0)
+        wire.collect()
+        seen.append(wire.received())
+    assert seen[0] == seen[1] != seen[2]
+
+
+def test_duplicates_and_corruption_arrive(wire: Wire) -> None:
+    wire.apply("relay", Link(duplicate=0.5))
+    wire.send(100, 0.0)
+    _, log = wire.collect()
+    copies = (log["outcome"] == Outcome.DUPLICATE).sum()
+    assert 30 < copies < 70
+    assert len(wire.received()) == 100 + copies
+    wire.apply("relay", Link(corrupt=1.0))
+    wire.send(100, 0.0)
+    _, log = wire.collect()
+    assert set(log["outcome"]) == {Outcome.CORRUPTED}
+    assert len(wire.received()) < 20  # the UDP checksum sees nearly all of them
+    assert flipped(b"\x00\x00", 9) == b"\x00\x40"
+
+
+def test_the_rate_is_kept_and_the_queue_is_bounded(wire: Wire) -> None:
+    rate = Rate(1_000_000, burst_bytes=1500, latency_ns=50 * MS)
+    wire.apply("relay", Link(rate=rate))
+    wire.send(400, 0.0, size_bytes=200)
+    _, log = wire.collect()
+    delivered = log["outcome"] == Outcome.DELIVERED
+    assert set(log["outcome"][~delivered]) == {Outcome.QUEUE}
+    assert len(wire.received()) == delivered.sum() >= 25
+    out = np.sort(log["out_ns"][delivered])[6:]  # past the burst
+    bps = (len(out) - 1) * 242 * 8 / ((out[-1] - out[0]) / 1e9)
+    assert bps == pytest.approx(1_000_000, rel=0.15)
+
+
+def test_directions_are_apart(wire: Wire) -> None:
+    wire.apply("relay", Link(), Link(loss=Bernoulli(1.0)))
+    wire.send(10, 0.0)
+    for _ in range(10):
+        wire.receiver.sendto(b"back", (topology.SENDER_ADDRESS, 5004))
+    _, log = wire.collect()
+    assert set(log["outcome"][log["direction"] == 0]) == {Outcome.DELIVERED}
+    assert set(log["outcome"][log["direction"] == 1]) == {Outcome.LOST}
+    assert (log["direction"] == 1).sum() == 10
+    assert len(wire.received()) == 10
+
+
+def test_start_empties_link_and_log(wire: Wire) -> None:
+    wire.apply("relay", Link(delay_ns=20 * MS))
+    wire.send(5, 0.0)
+    wire.agent.call("start")
+    _, log = wire.collect()
+    assert len(log["in_ns"]) == 0
+    assert len(wire.received()) == 5
+
+
+def test_after_clear_the_bridge_carries_again(wire: Wire) -> None:
+    wire.apply("relay", Link(loss=Bernoulli(1.0)))
+    wire.agent.call("clear")
+    wire.send(5, 0.0)
+    deadline = time.monotonic() + 5
+    numbers: list[int] = []
+    while len(numbers) < 5 and time.monotonic() < deadline:
+        numbers += wire.received()
+    assert numbers == list(range(5))
+
+
+def test_an_unknown_engine_is_refused(wire: Wire) -> None:
+    with pytest.raises(Unsupported, match="no link engine 'magic'"):
+        wire.apply("magic", Link())
+
+
+def test_probe_tells_what_the_kernel_can(wire: Wire) -> None:
+    found, _ = wire.agent.call("probe")
+    assert found["relay"]
+    assert found["tbf"] or found["reasons"]["tbf"]
+    assert found["netem"] or "sch_netem" in found["reasons"]["netem"]
