@@ -86,7 +86,7 @@ def parse_probability(text: object) -> float:
 def _format(value: int, units: list[tuple[str, int]]) -> str:
     for unit, factor in units:
         if abs(value) >= factor:
-            return f"{value / factor:.6g}{unit}"
+            return f"{Decimal(value) / factor:f}{unit}"  # exact: all factors are powers of ten
     return f"{value}{units[-1][0]}"
 
 

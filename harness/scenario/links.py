@@ -36,7 +36,7 @@ from harness.network.link import (
 )
 from harness.scenario.document import Loc, show
 from harness.scenario.mistakes import Written, mistake, refuse
-from harness.scenario.quantities import Delay, LinkRate, QueueSize
+from harness.scenario.quantities import AT_LEAST_ONE, Delay, LinkRate, NotEmpty, QueueSize
 from harness.units import format_size
 
 PRESETS_FILE = Path(__file__).with_name("presets.yaml")
@@ -78,7 +78,9 @@ class WrittenTrace(Written):
     """A recorded 0/1 list, one entry per packet in order of arrival (1 = lost), cyclic."""
 
     model: Literal["trace"]
-    lost: tuple[Literal[0, 1], ...] | None = Field(default=None, min_length=1)
+    lost: Annotated[tuple[Literal[0, 1], ...] | None, NotEmpty] = Field(
+        default=None, json_schema_extra=AT_LEAST_ONE
+    )
     file: str | None = Field(default=None, description="one 0 or 1 per line", min_length=1)
     _entries: tuple[int, ...] = ()
 

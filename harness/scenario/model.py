@@ -48,7 +48,7 @@ from harness.scenario.mistakes import (
     not_among,
     refuse,
 )
-from harness.scenario.quantities import Delay, Mtu, Name, Timeout
+from harness.scenario.quantities import AT_LEAST_ONE, Delay, Mtu, Name, NotEmpty, Timeout
 from harness.transports.base import TransportSettings
 from harness.units import format_duration, format_size
 
@@ -69,8 +69,10 @@ class CorpusEntry(Written):
     """Audio to stream: a corpus that the harness knows by name, or a folder of own files."""
 
     corpus: Name | None = Field(default=None, description="name of a corpus, such as librispeech")
-    items: tuple[str, ...] | None = Field(
-        default=None, min_length=1, description="ids of its items; default: all"
+    items: Annotated[tuple[str, ...] | None, NotEmpty] = Field(
+        default=None,
+        description="ids of its items; default: all",
+        json_schema_extra=AT_LEAST_ONE,
     )
     folder: (
         Annotated[
@@ -169,7 +171,7 @@ class CodecEntry(Written):
             "title": cls.__name__,
             "anyOf": [
                 {"type": "string", "enum": list(codecs.names())},
-                *(_codec_schema(codec, name) for codec in codecs.names()),
+                *(_codec_schema(codec, name, handler) for codec in codecs.names()),
             ],
         }
 
@@ -201,8 +203,11 @@ def _codec_name(codec: str, params: Params) -> str:
     return re.sub(r"[^A-Za-z0-9._%+-]", "-", "-".join(parts))[:64]
 
 
-def _codec_schema(codec: str, name: JsonSchemaValue) -> JsonSchemaValue:
-    schema = codecs.params_class(codec).model_json_schema()
+def _codec_schema(
+    codec: str, name: JsonSchemaValue, handler: GetJsonSchemaHandler
+) -> JsonSchemaValue:
+    params = handler(codecs.params_class(codec).__pydantic_core_schema__)
+    schema = handler.resolve_ref_schema(params)
     properties = {"codec": {"const": codec}, "name": name, **schema.get("properties", {})}
     required = ["codec", *schema.get("required", [])]
     return {**schema, "title": codec, "properties": properties, "required": required}
@@ -386,7 +391,7 @@ class Combination(NamedTuple):
 Patterns = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    Field(min_length=1),
+    NotEmpty,
     WithJsonSchema(
         {
             "anyOf": [
@@ -467,11 +472,15 @@ class Scenario(Written):
     timeout: Timeout = Field(
         default=60_000_000_000, description="longer than its audio plus this, and a cell failed"
     )
-    corpus: tuple[CorpusEntry, ...] = Field(min_length=1)
-    codecs: tuple[CodecEntry, ...] = Field(min_length=1)
-    transports: tuple[TransportEntry, ...] = Field(min_length=1)
-    networks: tuple[NetworkEntry, ...] = Field(min_length=1)
-    receivers: tuple[ReceiverEntry, ...] = Field(default=(ReceiverEntry(),), min_length=1)
+    corpus: Annotated[tuple[CorpusEntry, ...], NotEmpty] = Field(json_schema_extra=AT_LEAST_ONE)
+    codecs: Annotated[tuple[CodecEntry, ...], NotEmpty] = Field(json_schema_extra=AT_LEAST_ONE)
+    transports: Annotated[tuple[TransportEntry, ...], NotEmpty] = Field(
+        json_schema_extra=AT_LEAST_ONE
+    )
+    networks: Annotated[tuple[NetworkEntry, ...], NotEmpty] = Field(json_schema_extra=AT_LEAST_ONE)
+    receivers: Annotated[tuple[ReceiverEntry, ...], NotEmpty] = Field(
+        default=(ReceiverEntry(),), json_schema_extra=AT_LEAST_ONE
+    )
     include: tuple[Rule, ...] = Field(default=(), description="if given: only these cells")
     exclude: tuple[Rule, ...] = Field(default=(), description="not these cells")
 

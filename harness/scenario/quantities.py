@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, WithJsonSchema
+from pydantic.config import JsonDict
 
 from harness.fields import BitrateBps, DurationNs, SizeBytes
 from harness.scenario.document import show
@@ -22,6 +23,18 @@ def _between(low: int, high: int, what: str, format_: Callable[[int], str]) -> C
 
     return check
 
+
+def _some(values: Any) -> Any:
+    if values == ():
+        raise ValueError("expected at least one entry, got none")
+    return values
+
+
+# Not ``min_length``: pydantic counts the entries that are valid, and would say "too few" beside
+# each entry's own mistake.
+NotEmpty = AfterValidator(_some)
+AT_LEAST_ONE: JsonDict = {"minItems": 1}
+"""For the JSON Schema of fields with ``NotEmpty``."""
 
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}"
 
