@@ -26,6 +26,7 @@ from harness.network.link import Link
 from harness.network.proof import ProofFigure, prove
 from harness.plan import Cell
 from harness.records import Columns
+from harness.transports import is_reliable
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns, samples_to_ns
 
 LEAD_NS = 100 * NS_PER_MS
@@ -106,7 +107,7 @@ def without_streaming(row: dict[str, Any], error: HarnessError) -> CellResult:
 def facts_of(cell: Cell, pair: Pair, assets: Mapping[str, str]) -> CodecFacts:
     """What the cell's codec is, asked of the receiver agent, where its library is installed."""
     answer, _ = pair.receiver.call(
-        "describe", {"codec": _codec_job(cell), "assets": dict(assets)}, timeout_s=120
+        "describe", {"codec": _codec_job(cell), "assets": dict(assets)}, timeout_s=cell.timeout_s
     )
     return CodecFacts(**answer["facts"])
 
@@ -142,9 +143,12 @@ def stream(
         "host": pair.receiver_host,
         "seed": cell.seed,
     }
-    ready, _ = pair.receiver.call("prepare_receiver", {"job": job}, timeout_s=120)
+    ready, _ = pair.receiver.call("prepare_receiver", {"job": job}, timeout_s=cell.timeout_s)
     prepared, _ = pair.sender.call(
-        "prepare_sender", {"job": job, "port": ready["port"]}, {"pcm": pcm}, timeout_s=120
+        "prepare_sender",
+        {"job": job, "port": ready["port"]},
+        {"pcm": pcm},
+        timeout_s=cell.timeout_s,
     )
     media_ns = samples_to_ns(len(pcm), facts.sample_rate_hz)
     share = (prepared["frame_cost_ns"] + ready["frame_cost_ns"]) / facts.frame_ns
@@ -163,9 +167,8 @@ def stream(
         order = {"t0_ns": t0_ns, "stop_ns": t0_ns + longest_ns}
         pair.receiver.ask("run", order)
         pair.sender.ask("run", order)
-        patience_s = (LEAD_NS + longest_ns) / NS_PER_S + 10
-        sent, sent_columns = pair.sender.answer(patience_s)
-        received, received_columns = pair.receiver.answer(patience_s)
+        sent, sent_columns = pair.sender.answer(cell.timeout_s)
+        received, received_columns = pair.receiver.answer(cell.timeout_s)
         counted, link_log = pair.link.call("collect")
     packets, frames = join(
         sent_packets=_part(sent_columns, "packets"),
@@ -175,6 +178,7 @@ def stream(
         link_log=link_log,
         facts=facts,
         t0_ns=t0_ns,
+        reliable=is_reliable(cell.transport.settings.transport),
     )
     figures = prove(network, link_log)
     verdict = _verdict(figures, counted, sent, prepared["frames"], pair)
