@@ -49,9 +49,9 @@ class DelayEstimator:
         return self._sorted[0]
 
     def target_ns(self) -> int:
-        """Delay to hold above the fastest packet: at least a frame, at most ``max_ns``."""
+        """Delay to hold above the fastest packet: from a frame to a band below ``max_ns``."""
         if len(self._sorted) < self._trusted:
             wanted = self._settings.start_ns
         else:
             wanted = self._sorted[int(QUANTILE * (len(self._sorted) - 1))] - self._sorted[0]
-        return min(max(wanted, self._frame_ns), self._settings.max_ns)
+        return max(min(wanted, self._settings.max_ns - BAND_NS), self._frame_ns)

@@ -154,17 +154,13 @@ class ReceiverCore:
         """
         pull_ns = self.next_pull_ns()
         assert pull_ns is not None
-        self._skip_excess(pull_ns)
-        if self._buffer.peek(self._next, pull_ns) is None:
-            if self._buffer.ready(pull_ns):
-                self._explain_waits(pull_ns)
-            elif self._adaptive and self._waited(pull_ns):
-                return
-        if self.finished:
+        if self._buffer.ready(pull_ns):
+            self._explain_waits(pull_ns)
+            self._skip_excess(pull_ns)
+        elif self._adaptive and self._waited(pull_ns):
             return
-        if self._buffer.peek(self._next, pull_ns) is not None:
-            self._waits.clear()
-        self._play(pull_ns)
+        if not self.finished:
+            self._play(pull_ns)
 
     def stop(self, now_ns: int) -> None:
         """Nobody waits any longer: what was not played by now is silence, on both tracks.
@@ -309,8 +305,7 @@ class ReceiverCore:
         Happens where the first frame was held up much longer than those after it: without this
         the listener would stay behind for ever. RFC 3611 counts such packets as discarded.
         """
-        ready = self._buffer.ready(pull_ns)
-        newest = max(ready, default=0)
+        newest = max(self._buffer.ready(pull_ns))
         while (newest - self._next) * self._facts.frame_ns > self._settings.max_ns:
             start_ns = self._clock()
             self._decoder.conceal()
@@ -340,7 +335,7 @@ class ReceiverCore:
         that media goes on at its pace while the wait goes on too.
         """
         bound_ns = self._settings.max_ns - self._facts.frame_ns
-        if self._depth_ns(pull_ns) > bound_ns and self._waits:
+        while self._depth_ns(pull_ns) > bound_ns and self._waits:
             self._explain_wait()
         if self.finished or self._depth_ns(pull_ns) > bound_ns:
             return False
@@ -352,9 +347,11 @@ class ReceiverCore:
         return True
 
     def _explain_waits(self, pull_ns: int) -> None:
-        """Later media is here: the inserted time concealed the frames lost before it."""
+        """Media is here again: the inserted time concealed the frames lost before it, and what is
+        left of it was waiting indeed."""
         while self._waits and self._buffer.peek(self._next, pull_ns) is None:
             self._explain_wait()
+        self._waits.clear()
 
     def _explain_wait(self) -> None:
         self._decoder.conceal()

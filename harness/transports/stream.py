@@ -10,7 +10,6 @@ Both ends close by reset: nothing of an old cell is left on the link when the ne
 
 from __future__ import annotations
 
-import contextlib
 import select
 import selectors
 import socket
@@ -18,7 +17,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
-from typing import Protocol
+from typing import Protocol, cast
 
 from harness.errors import CellFailed
 from harness.linux import exact_timers, real_time
@@ -191,25 +190,33 @@ class StreamReceiver:
 
     def _serve(self) -> None:
         exact_timers()
-        with contextlib.ExitStack() as stack, real_time(RECEIVE_PRIORITY):
-            selector = stack.enter_context(selectors.DefaultSelector())
+        with selectors.DefaultSelector() as selector, real_time(RECEIVE_PRIORITY):
             selector.register(self._listener, selectors.EVENT_READ)
             selector.register(self._woken, selectors.EVENT_READ)
-            while True:
+            closing = False
+            while not closing:
                 for key, _ in selector.select():
                     ready = key.fileobj
                     assert isinstance(ready, socket.socket)
                     if ready is self._woken:
-                        return
-                    if ready is self._listener:
-                        with contextlib.suppress(OSError):  # gone again before it was accepted
-                            connection, _ = self._listener.accept()
-                            stack.callback(connection.close)
-                            _prepare(connection)
-                            selector.register(connection, selectors.EVENT_READ, self._framing())
-                            self._connections += 1
+                        closing = True
+                    elif ready is self._listener:
+                        self._accept(selector)
                     elif not self._read(ready, key.data):
                         selector.unregister(ready)
+                        ready.close()
+            for key in selector.get_map().values():
+                if key.data is not None:
+                    cast(socket.socket, key.fileobj).close()
+
+    def _accept(self, selector: selectors.BaseSelector) -> None:
+        try:
+            connection, _ = self._listener.accept()
+        except OSError:  # gone again before it was accepted
+            return
+        _prepare(connection)
+        selector.register(connection, selectors.EVENT_READ, self._framing())
+        self._connections += 1
 
     def _read(self, connection: socket.socket, framing: Framing) -> bool:
         """Take what has come; False when the connection is over."""

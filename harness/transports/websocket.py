@@ -19,7 +19,7 @@ from harness.transports.stream import StreamReceiver, StreamSender, connect_stre
 RELIABLE = True
 
 
-class _WebSocket:
+class WebSocket:
     """Either end of one connection."""
 
     def __init__(self, protocol: ClientProtocol | ServerProtocol) -> None:
@@ -59,8 +59,8 @@ class _WebSocket:
 
 def connect(host: str, port: int, settings: TransportSettings) -> StreamSender:  # noqa: ARG001
     protocol = ClientProtocol(parse_uri(f"ws://{host}:{port}/"))
-    return connect_stream(host, port, _WebSocket(protocol))
+    return connect_stream(host, port, WebSocket(protocol))
 
 
 def listen(host: str, on_packet: OnPacket) -> StreamReceiver:
-    return StreamReceiver(host, on_packet, lambda: _WebSocket(ServerProtocol()))
+    return StreamReceiver(host, on_packet, lambda: WebSocket(ServerProtocol()))

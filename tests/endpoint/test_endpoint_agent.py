@@ -1,0 +1,163 @@
+"""Two real agents over the loopback interface, driven as a lab drives them."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import ExitStack
+from typing import Any
+
+import numpy as np
+import pytest
+
+from harness.clockfacts import clock_facts
+from harness.codecs.base import CodecFacts, Pcm
+from harness.control import Channel, Listener
+from harness.errors import BadInput, CellFailed, Unsupported
+from harness.media.fates import join
+from harness.records import Columns
+from harness.transports import TRANSPORTS, is_reliable
+from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns
+
+SPEECH = np.rint(5000 * np.sin(np.arange(8000) * 2 * np.pi * 180 / 16_000)).astype(np.int16)
+
+
+@pytest.fixture(scope="module")
+def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Channel]]:
+    """A warm sender and receiver, used by all tests here one after another."""
+    path = tmp_path_factory.mktemp("control") / "s"
+    agent = [sys.executable, "-m", "harness.endpoint.agent", "--pdeathsig", "--socket", str(path)]
+    with ExitStack() as stack:
+        listener = Listener(path)
+        stack.callback(listener.close)
+        channels = {}
+        for role in ("sender", "receiver"):
+            process = stack.enter_context(subprocess.Popen([*agent, "--name", role]))
+            stack.callback(process.terminate)
+            channels[role], hello = listener.accept(role, 60, lambda p=process: p.poll() is None)
+            stack.callback(channels[role].close)
+            assert {name: hello[name] for name in clock_facts()} == clock_facts()
+            assert hello["pid"] == process.pid
+        yield channels
+
+
+def job(transport: str = "udp", codec: str = "pcm", **changes: Any) -> dict[str, Any]:
+    return {
+        "cell_id": "c",
+        "stream_id": 77,
+        "codec": {"codec": codec, "params": {}},
+        "assets": {},
+        "transport": {"transport": transport, "mtu_bytes": 576},
+        "receiver": {"mode": "fixed", "start_ns": 200 * NS_PER_MS},
+        "input_samples": len(SPEECH),
+        "host": "127.0.0.1",
+        "seed": 1,
+        **changes,
+    }
+
+
+def part(columns: Columns, table: str) -> Columns:
+    return {
+        name.removeprefix(table + "."): column
+        for name, column in columns.items()
+        if name.startswith(table + ".")
+    }
+
+
+def run(
+    pair: dict[str, Channel], wanted: dict[str, Any], pcm: Pcm = SPEECH
+) -> tuple[dict[str, Any], Columns, Columns, int]:
+    ready, _ = pair["receiver"].call("prepare_receiver", {"job": wanted})
+    prepared, _ = pair["sender"].call(
+        "prepare_sender", {"job": wanted, "port": ready["port"]}, {"pcm": pcm}
+    )
+    assert prepared["facts"] == ready["facts"]
+    assert prepared["frame_cost_ns"] > 0
+    assert ready["frame_cost_ns"] > 0
+    t0_ns = monotonic_ns() + 50 * NS_PER_MS
+    order = {"t0_ns": t0_ns, "stop_ns": t0_ns + 5 * NS_PER_S}
+    pair["receiver"].ask("run", order)
+    pair["sender"].ask("run", order)
+    sent, sent_columns = pair["sender"].answer(20)
+    received, received_columns = pair["receiver"].answer(20)
+    figures = {**prepared, "sent": sent, "received": received}
+    return figures, sent_columns, received_columns, t0_ns
+
+
+@pytest.mark.parametrize("transport", TRANSPORTS)
+def test_half_a_second_of_audio_goes_through_and_is_accounted_for(
+    pair: dict[str, Channel], transport: str
+) -> None:
+    figures, sent, received, t0_ns = run(pair, job(transport))
+    assert figures["frames"] == 25
+    assert {"worst_lateness_ns", "late_frames", "priority", "cpus"} <= figures["sent"].keys()
+    packets, frames = join(
+        sent_packets=part(sent, "packets"),
+        sent_frames=part(sent, "frames"),
+        received_packets=part(received, "packets"),
+        played_frames=part(received, "frames"),
+        link_log=None,
+        facts=CodecFacts(**figures["facts"]),
+        t0_ns=t0_ns,
+        reliable=is_reliable(transport),
+    )
+    # 640 bytes of PCM and a header are two datagrams at an MTU of 576, one message on a stream.
+    assert len(packets["seq"]) == (25 if is_reliable(transport) else 50)
+    assert set(packets["fate"]) == {"played"}
+    assert (packets["transit_ns"] >= 0).all()
+    assert frames["frame"].tolist() == list(range(25))
+    assert set(frames["kind"]) == {"decoded"}
+    assert (frames["encode_ns"] > 0).all()
+    np.testing.assert_array_equal(received["media"][: len(SPEECH)], SPEECH)
+    np.testing.assert_array_equal(received["played"], received["media"])
+
+
+def test_a_receiver_that_hears_nothing_answers_by_the_stop(pair: dict[str, Channel]) -> None:
+    receiver = pair["receiver"]
+    receiver.call("prepare_receiver", {"job": job()})
+    t0_ns = monotonic_ns()
+    stop_ns = t0_ns + 200 * NS_PER_MS
+    _, columns = receiver.call("run", {"t0_ns": t0_ns, "stop_ns": stop_ns})
+    assert monotonic_ns() >= stop_ns
+    assert columns["frames.frame"].tolist() == list(range(25))
+    assert columns["media"].shape == (8000,)
+    assert len(columns["packets.seq"]) == 0
+    receiver.call("close")
+
+
+def test_a_sender_stops_at_the_stop(pair: dict[str, Channel]) -> None:
+    ready, _ = pair["receiver"].call("prepare_receiver", {"job": job()})
+    pair["sender"].call("prepare_sender", {"job": job(), "port": ready["port"]}, {"pcm": SPEECH})
+    t0_ns = monotonic_ns()
+    _, columns = pair["sender"].call("run", {"t0_ns": t0_ns, "stop_ns": t0_ns + 101 * NS_PER_MS})
+    assert len(columns["frames.frame"]) <= 5
+
+
+def test_what_fails_is_named_and_the_next_cell_runs(pair: dict[str, Channel]) -> None:
+    with pytest.raises(BadInput, match="codec mp4: expected one of the codecs"):
+        pair["receiver"].call("prepare_receiver", {"job": job(codec="mp4")})
+    wrong = job() | {"codec": {"codec": "pcm", "params": {"rate": "7kHz"}}}
+    with pytest.raises(CellFailed, match="codec pcm: ValidationError"):
+        pair["sender"].call("prepare_sender", {"job": wrong, "port": 9}, {"pcm": SPEECH})
+    with pytest.raises(CellFailed, match="not prepared"):
+        pair["sender"].call("run", {"t0_ns": 0, "stop_ns": 0})
+    ready, _ = pair["receiver"].call("prepare_receiver", {"job": job()})
+    narrow = job() | {"transport": {"transport": "udp", "mtu_bytes": 50}}
+    order = {"job": narrow, "port": ready["port"]}
+    pair["sender"].call("prepare_sender", order, {"pcm": SPEECH})
+    now_ns = monotonic_ns()
+    with pytest.raises(Unsupported, match=r"codec pcm over udp: .*mtu_bytes"):
+        pair["sender"].call("run", {"t0_ns": now_ns, "stop_ns": now_ns + NS_PER_S})
+    for role in pair:
+        pair[role].call("close")
+        pair[role].call("close")
+    figures, _, received, _ = run(pair, job())
+    assert figures["received"]["decode_wall_ns"] > 0
+    np.testing.assert_array_equal(received["media"], SPEECH)
+
+
+def test_codecs_are_described_without_preparing_a_cell(pair: dict[str, Channel]) -> None:
+    codec = {"codec": "g711", "params": {}}
+    answer, _ = pair["receiver"].call("describe", {"codec": codec, "assets": {}})
+    assert CodecFacts(**answer["facts"]).sample_rate_hz == 8000

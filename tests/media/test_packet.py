@@ -1,0 +1,81 @@
+"""Packets survive the round trip, and nothing damaged gets past the checksum."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from harness.errors import Unsupported
+from harness.media.packet import (
+    HEADER_BYTES,
+    IP_UDP_BYTES,
+    ForeignPacket,
+    Packet,
+    packetise,
+    parse,
+)
+
+U32 = st.integers(0, 2**32 - 1)
+PACKETS = st.integers(1, 255).flatmap(
+    lambda fragments: st.builds(
+        Packet,
+        stream_id=U32,
+        seq=U32,
+        frame=U32,
+        fragment=st.integers(0, fragments - 1),
+        fragments=st.just(fragments),
+        end=st.booleans(),
+        payload=st.binary(min_size=1, max_size=300),
+    )
+)
+
+
+@given(PACKETS)
+def test_parse_inverts_pack(packet: Packet) -> None:
+    assert parse(packet.pack()) == packet
+
+
+@given(PACKETS, st.data())
+def test_any_flipped_bit_is_seen(packet: Packet, data: st.DataObject) -> None:
+    damaged = bytearray(packet.pack())
+    bit = data.draw(st.integers(0, 8 * len(damaged) - 1))
+    damaged[bit // 8] ^= 1 << bit % 8
+    with pytest.raises(ValueError, match=r"CRC|not a packet"):
+        parse(bytes(damaged))
+
+
+@given(st.binary(max_size=100))
+def test_other_bytes_are_refused(data: bytes) -> None:
+    with pytest.raises(ValueError, match=r"CRC|short|not a packet"):
+        parse(data)
+
+
+def test_another_protocol_is_foreign() -> None:
+    with pytest.raises(ForeignPacket):
+        parse(b"\x80" + bytes(40))  # RTP
+
+
+@given(st.binary(min_size=1, max_size=5000), st.integers(68, 1500))
+def test_fragments_fit_the_mtu_and_make_up_the_payload(payload: bytes, mtu: int) -> None:
+    room = mtu - IP_UDP_BYTES
+    packets = packetise(
+        payload, stream_id=1, frame=7, first_seq=2**32 - 1, max_packet_bytes=room, end=True
+    )
+    assert b"".join(p.payload for p in packets) == payload
+    assert all(len(p.pack()) <= room for p in packets)
+    assert len(packets) == -(-len(payload) // (room - HEADER_BYTES))
+    assert [p.fragment for p in packets] == list(range(len(packets)))
+    assert {(p.frame, p.fragments, p.end) for p in packets} == {(7, len(packets), True)}
+    assert [p.seq for p in packets] == [(2**32 - 1 + i) % 2**32 for i in range(len(packets))]
+
+
+def test_streams_are_not_fragmented() -> None:
+    packets = packetise(bytes(99_999), stream_id=1, frame=0, first_seq=0, max_packet_bytes=None)
+    assert len(packets) == 1
+
+
+@pytest.mark.parametrize("room", [HEADER_BYTES - 1, HEADER_BYTES, HEADER_BYTES + 1])
+def test_a_payload_that_cannot_be_carried_names_the_remedy(room: int) -> None:
+    with pytest.raises(Unsupported, match="mtu_bytes"):
+        packetise(bytes(256), stream_id=1, frame=0, first_seq=0, max_packet_bytes=room)
