@@ -14,6 +14,7 @@ from harness.errors import CellFailed, Unsupported
 from harness.network import probe, topology
 from harness.network.link import LinkPair
 from harness.network.link_json import link_from_json
+from harness.network.netem_engine import NetemEngine
 from harness.network.relay import Relay
 from harness.records import Columns
 from harness.units import NS_PER_S
@@ -139,6 +140,8 @@ class LinkAgent:
         match asked["engine"]:
             case "relay":
                 self._engine = RelayEngine(self._ports, self._bridge, pair, asked["seed"])
+            case "netem":
+                self._engine = NetemEngine(self._ports, pair, asked["seed"])
             case other:
                 raise Unsupported(f"no link engine {other!r}; there are netem and relay")
         self._longest_s = max(_longest_s(pair), _GRACE_S)
