@@ -148,7 +148,9 @@ def _packets(
 def _outcomes(sent: Columns, link_log: Columns) -> dict[int, Outcome]:
     """The link's outcome by row of ``sent``, for those found in its log."""
     media = (link_log["direction"] == 0) & (link_log["outcome"] != Outcome.DUPLICATE)
-    log = zip(link_log["size_bytes"][media], link_log["outcome"][media], strict=True)
+    # A link may write a packet down when it leaves; the stable sort gives the order of entering.
+    entered = np.flatnonzero(media)[np.argsort(link_log["in_ns"][media], kind="stable")]
+    log = zip(link_log["size_bytes"][entered], link_log["outcome"][entered], strict=True)
     found: dict[int, Outcome] = {}
     sizes = _ints(sent, "size_bytes") + IP_UDP_BYTES + ETHERNET_BYTES
     expected = set(sizes.tolist())

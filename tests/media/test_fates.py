@@ -122,6 +122,15 @@ def test_each_cause_has_its_fate() -> None:
     assert [stream["fate"][i] for i in outcomes] == ["late"] * 4
 
 
+def test_a_log_written_as_packets_leave_is_read_as_they_entered() -> None:
+    outcomes = {4: Outcome.LOST, 30: Outcome.QUEUE}
+    log = link_log(SENT, outcomes)
+    by_end = np.argsort(np.where(log["out_ns"] < 0, log["in_ns"], log["in_ns"] + 90 * MS))
+    came = arrivals(SENT, lambda i: None if i in outcomes else 0)
+    packets, _ = joined(SENT, came, {name: column[by_end] for name, column in log.items()})
+    assert (packets["fate"][4], packets["fate"][30]) == ("lost", "queue")
+
+
 def test_what_the_senders_own_socket_refused_is_a_queue_drop_and_never_entered_the_link() -> None:
     refused = {name: column.copy() for name, column in SENT.packet_rows.items()}
     refused["send_ns"][5] = -1
