@@ -15,7 +15,7 @@ To add one, write one file and one line:
 
 The contract (frames, look-ahead L, delay D, who calls what) is in ``base.py``. Everything under
 ``tests/codecs`` that runs over all codecs takes the new one in by the settings added to
-``tests/codecs/settings.py``; ``test_delay.py`` measures the delay that ``facts`` declare.
+``tests/codecs/codec_settings.py``; ``test_delay.py`` measures the delay that ``facts`` declare.
 """
 
 from __future__ import annotations

@@ -1,0 +1,61 @@
+"""The settings at which every codec is held to the contract. A new codec adds its own here."""
+
+from __future__ import annotations
+
+import functools
+from typing import Any
+
+import pytest
+
+from harness import codecs
+from harness.codecs.base import Codec
+
+SETTINGS: list[tuple[str, dict[str, Any]]] = [
+    ("pcm", {}),
+    ("pcm", {"rate": "48kHz", "frame": "2.5ms"}),
+    ("g711", {"law": "mu"}),
+    ("g711", {"law": "a", "frame": "10ms"}),
+    ("g722", {}),
+    ("g722", {"frame": "2.5ms"}),
+    ("g722", {"frame": "60ms"}),
+    ("aac", {}),
+    ("aac", {"rate": "16kHz", "bitrate": "32kbit"}),
+    ("aac", {"rate": "44.1kHz", "bitrate": "128kbit"}),
+    ("opus", {}),
+    ("opus", {"fec": True, "expected_loss": "10%"}),
+    ("opus", {"rate": "8kHz", "bitrate": "12kbit", "frame": "60ms"}),
+    ("opus", {"rate": "48kHz", "application": "audio", "bitrate": "96kbit", "vbr": False}),
+    ("opus", {"rate": "48kHz", "application": "lowdelay", "bitrate": "64kbit", "frame": "5ms"}),
+    ("opus", {"rate": "24kHz", "application": "lowdelay", "bitrate": "64kbit", "frame": "2.5ms"}),
+    ("opus", {"rate": "48kHz", "bitrate": "40kbit", "frame": "40ms", "complexity": 3}),
+    ("encodec", {"weights": "random"}),
+    ("encodec", {"weights": "random", "bitrate": "1.5kbit"}),
+]
+
+
+def _id(name: str, written: dict[str, Any]) -> str:
+    return "-".join([name, *(f"{key}={value}" for key, value in written.items())])
+
+
+@functools.cache
+def _make(index: int) -> Codec:
+    name, written = SETTINGS[index]
+    return make(name, **written)
+
+
+def make(name: str, **written: Any) -> Codec:
+    """The codec at settings as a user writes them."""
+    return codecs.create(name, codecs.params_class(name)(**written), {})
+
+
+def every_setting(*only: str, parametric: bool = True) -> pytest.MarkDecorator:
+    """Parametrise ``codec`` over the settings, of the codecs named or of all."""
+    return pytest.mark.parametrize(
+        "codec",
+        [
+            pytest.param(functools.partial(_make, index), id=_id(name, written))
+            for index, (name, written) in enumerate(SETTINGS)
+            if (not only or name in only) and (parametric or name != "encodec")
+        ],
+        indirect=True,
+    )
