@@ -1,0 +1,21 @@
+"""Corpora and weights by URL and sha256, and references made of them."""
+
+from harness.assets.corpus import AssetRow, Corpus, fetch, list_assets, load_corpora
+from harness.assets.items import ItemRef
+from harness.assets.prepare import Prepared, prepare, prepare_all, resampled, samples_sha256
+from harness.assets.store import AssetStore
+
+__all__ = [
+    "AssetRow",
+    "AssetStore",
+    "Corpus",
+    "ItemRef",
+    "Prepared",
+    "fetch",
+    "list_assets",
+    "load_corpora",
+    "prepare",
+    "prepare_all",
+    "resampled",
+    "samples_sha256",
+]

@@ -1,0 +1,202 @@
+"""Files by sha256: from the cache, else from a mirror folder, else from their URL.
+
+Nothing is ever handed out whose bytes were not hashed. A download goes to a file of its own and
+gets its name only when complete and correct, so a cut-off one is never used; a damaged cache entry
+is noticed and fetched again.
+
+Environment: ``HARNESS_CACHE`` (default ``$XDG_CACHE_HOME/codec-network-harness``, below
+``~/.cache``); ``HARNESS_MIRROR``, a folder searched by content before any download.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import http.client
+import os
+import shutil
+import tempfile
+import threading
+import urllib.error
+import urllib.parse
+import urllib.request
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from pathlib import Path
+from typing import IO
+
+from harness.assets import manifest
+from harness.assets.manifest import Asset
+from harness.errors import AssetError
+from harness.units import format_size
+
+ENV_CACHE = "HARNESS_CACHE"
+ENV_MIRROR = "HARNESS_MIRROR"
+_CHUNK_BYTES = 1 << 20
+_TIMEOUT_S = 15.0
+_READABLE = 0o644  # the unprivileged user of a container reads weights from the mounted cache
+
+Progress = Callable[[str], None]
+
+
+class Unreachable(AssetError):
+    """Neither cache nor mirror has the file, and the network did not answer."""
+
+
+def file_sha256(path: Path) -> str:
+    """Hex digest of a file's bytes. Raises OSError."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+class AssetStore:
+    """Verified files; safe to use from several threads and by several processes."""
+
+    def __init__(self, cache: Path, mirror: Path | None = None) -> None:
+        """``cache`` is made when something is stored. Raises AssetError for no such mirror."""
+        if mirror is not None and not mirror.is_dir():
+            raise AssetError(f"{ENV_MIRROR}: {mirror} is not a folder; correct it or unset it")
+        self.cache = cache.absolute()
+        self.mirror = mirror
+        self._verified: dict[Path, tuple[int, int]] = {}
+        self._silent_hosts: set[str] = set()
+        self._lock = threading.RLock()
+
+    @classmethod
+    def default(cls, environ: Mapping[str, str] = os.environ) -> AssetStore:
+        """The store that the environment names."""
+        base = environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        cache = Path(environ.get(ENV_CACHE) or Path(base) / "codec-network-harness")
+        mirror = environ.get(ENV_MIRROR)
+        return cls(cache.expanduser(), Path(mirror).expanduser() if mirror else None)
+
+    def path_of(self, asset: Asset) -> Path:
+        """Where the cache keeps it; the suffix is the URL's."""
+        suffix = Path(urllib.parse.urlparse(asset.url).path).suffix
+        return self.cache / "files" / f"{asset.sha256}{suffix}"
+
+    def has(self, asset: Asset) -> bool:
+        """Whether the cache holds it, undamaged."""
+        path = self.path_of(asset)
+        try:
+            found = path.stat()
+            state = (found.st_mtime_ns, found.st_size)
+            if self._verified.get(path) == state:
+                return True
+            intact = state[1] == asset.size_bytes and file_sha256(path) == asset.sha256
+        except FileNotFoundError:
+            return False
+        if intact:
+            self._verified[path] = state
+        return intact
+
+    def fetch(self, asset: Asset, progress: Progress | None = None) -> Path:
+        """The file, in the cache. Raises Unreachable, or AssetError where what came is not it."""
+        path = self.path_of(asset)
+        with self._lock:
+            if self.has(asset):
+                return path
+            with self._new_file(path) as file:
+                source = self._in_mirror(asset)
+                if source is not None:
+                    with source.open("rb") as original:
+                        shutil.copyfileobj(original, file)
+                else:
+                    if progress is not None:
+                        progress(f"downloading {asset.name} ({format_size(asset.size_bytes)})")
+                    self._download(asset, file)
+                file.flush()
+                got = file_sha256(Path(file.name))
+                if got != asset.sha256:
+                    raise AssetError(
+                        f"{asset.name}: {source or asset.url} gave {file.tell()} bytes with sha256"
+                        f" {got}, expected {asset.size_bytes} bytes with {asset.sha256}; the file"
+                        f" has changed or a proxy replaced it: get the right one and point"
+                        f" {ENV_MIRROR} at its folder"
+                    )
+            return path
+
+    def weights(self, name: str) -> Path:
+        """Weights whose licence was accepted. Raises AssetError with the command that helps."""
+        asset = self._weights(name).asset
+        command = f"harness assets fetch {name} --accept-licence"
+        if not self._acceptance(name).exists():
+            raise AssetError(f"{name}: the licence of these weights is not accepted yet: {command}")
+        return self.fetch(asset)
+
+    def accept(self, name: str) -> None:
+        """Record that the user accepts what the manifest says of the weights' licence."""
+        terms = self._weights(name).terms
+        with self._new_file(self._acceptance(name)) as file:
+            file.write(terms.encode())
+
+    def is_accepted(self, name: str) -> bool:
+        """Whether :meth:`accept` was called for the terms as they stand now."""
+        return self._acceptance(name).exists()
+
+    def _weights(self, name: str) -> manifest.Weights:
+        try:
+            return manifest.weights()[name]
+        except KeyError:
+            known = ", ".join(manifest.weights())
+            raise AssetError(f"expected one of the weights {known}, got {name!r}") from None
+
+    def _acceptance(self, name: str) -> Path:
+        terms = hashlib.sha256(self._weights(name).terms.encode()).hexdigest()
+        return self.cache / "accepted" / f"{name}-{terms[:16]}.txt"
+
+    @contextmanager
+    def _new_file(self, path: Path) -> Iterator[IO[bytes]]:
+        """A file that appears under ``path`` whole, or not at all. Raises AssetError (disk)."""
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(
+                dir=path.parent, prefix=path.name, suffix=".part", delete=False
+            ) as file:
+                part = Path(file.name)
+                try:
+                    yield file
+                    file.flush()
+                    part.chmod(_READABLE)
+                    part.replace(path)
+                except BaseException:
+                    part.unlink(missing_ok=True)
+                    raise
+        except OSError as error:
+            raise AssetError(
+                f"cannot store {path}: {error}; free some space or set {ENV_CACHE}"
+            ) from error
+
+    @cached_property
+    def _mirror_by_size(self) -> dict[int, list[Path]]:
+        by_size: dict[int, list[Path]] = defaultdict(list)
+        if self.mirror is not None:
+            for path in sorted(self.mirror.rglob("*")):
+                if path.is_file():
+                    by_size[path.stat().st_size].append(path)
+        return by_size
+
+    def _in_mirror(self, asset: Asset) -> Path | None:
+        candidates = self._mirror_by_size.get(asset.size_bytes, [])
+        return next((path for path in candidates if file_sha256(path) == asset.sha256), None)
+
+    def _download(self, asset: Asset, file: IO[bytes]) -> None:
+        host = urllib.parse.urlparse(asset.url).netloc
+        reason: object = "it did not answer before"
+        if host not in self._silent_hosts:
+            try:
+                with urllib.request.urlopen(asset.url, timeout=_TIMEOUT_S) as answer:
+                    shutil.copyfileobj(answer, file, _CHUNK_BYTES)
+                return
+            except urllib.error.HTTPError as error:
+                reason = error
+                error.close()
+            except (http.client.HTTPException, OSError) as error:
+                reason = error
+                self._silent_hosts.add(host)
+        raise Unreachable(
+            f"{asset.name}: cannot download {asset.url} ({reason}); check the network and its"
+            f" proxy, or put the file (sha256 {asset.sha256}) into a folder and set"
+            f" {ENV_MIRROR} to it"
+        )
