@@ -25,7 +25,6 @@ import docker.errors
 import requests.exceptions
 from docker.models.containers import Container
 from docker.models.networks import Network
-from docker.types import Ulimit
 
 from harness import errors
 from harness.control import Listener
@@ -166,17 +165,15 @@ class DockerLab:
             user="65534:65534",
             tmpfs={"/tmp": "size=64m"},
             sysctls={"net.ipv6.conf.all.disable_ipv6": "1"},
-            ulimits=[Ulimit(name="rtprio", soft=50, hard=50)],
             **limits,
         )
 
     def _agent(
         self, stack: ExitStack, module: str, role: str, socket_name: str, **options: Any
     ) -> Container:
-        container = self._client.containers.run(
+        container = self._client.containers.create(
             self._image.id,
             ["-m", module, "--socket", f"{CONTROL}/{socket_name}", "--name", role],
-            detach=True,
             labels=self._session.labels(),
             cap_drop=["ALL"],
             read_only=True,
@@ -189,6 +186,7 @@ class DockerLab:
             **options,
         )
         stack.callback(_quietly(lambda: container.remove(force=True, v=True)))
+        container.start()
         return container
 
     def _wire(self, container: Container, peer_ip: str, peer_mac: str) -> Any:

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import sys
 
 from harness.network import topology
 
@@ -22,7 +21,7 @@ def main() -> None:
     options = parser.parse_args()
     topology.prepare_end(options.interface)
     topology.static_arp(options.interface, options.peer_ip, options.peer_mac)
-    json.dump(topology.describe_interface(options.interface), sys.stdout)
+    print(json.dumps(topology.describe_interface(options.interface)))  # noqa: T201
 
 
 if __name__ == "__main__":
