@@ -72,6 +72,7 @@ class LinkAgent:
     """One pair's link; ``apply`` and ``clear`` may follow any operation, failed ones too."""
 
     def __init__(self) -> None:
+        self._plugged: dict[str, str] = {}
         self._ports: tuple[str, str] | None = None
         self._bridge = ""
         self._engine: Engine | None = None
@@ -115,12 +116,9 @@ class LinkAgent:
 
     def _plug(self, asked: dict[str, Any]) -> dict[str, Any]:
         port = topology.plug(asked["pid"], asked["side"])
-        if asked["side"] == "sender":
-            self._sender_port = port
-        else:
-            self._receiver_port = port
-        if hasattr(self, "_sender_port") and hasattr(self, "_receiver_port"):
-            self._ports = (self._sender_port, self._receiver_port)
+        self._plugged[asked["side"]] = port
+        if len(self._plugged) == 2:
+            self._ports = (self._plugged["sender"], self._plugged["receiver"])
             self._bridge = topology.BRIDGE
         return {"port": port}
 

@@ -18,7 +18,7 @@ Chance: a correct link is refused with probability ``ALPHA`` per figure (4 sigma
 * Duplicates, corruption: binomial. Reordering: renewal theory (Cox, Renewal Theory, 4.1).
 * Rate: bytes over time in windows during which the queue was never empty; the median over windows.
 
-Medians, because a host that stalls for 0.3 s delays some packets and not the link.
+Medians and quartiles, because a busy or stalling host delays some packets and not the link.
 """
 
 from __future__ import annotations
@@ -187,14 +187,14 @@ def _delay(link: Link, sample: _Sample) -> dict[str, Any] | None:
 def _jitter(link: Link, sample: _Sample) -> dict[str, Any] | None:
     delays = sample.unqueued_delays_ms()
     asked = _Delays(link)
-    spread = (asked.quantile(0.84) - asked.quantile(0.16)) / 2
+    spread = (asked.quantile(0.75) - asked.quantile(0.25)) / 2
     if len(delays) < MIN_PACKETS:
         return _idle("jitter", spread, "ms", f"{len(delays)} packets found the queue empty")
     chance = 0.0
-    for q in (0.16, 0.84):
+    for q in (0.25, 0.75):
         low, high = asked.interval(q, len(delays))
         chance += max(asked.quantile(q) - low, high - asked.quantile(q)) / 2
-    measured = float(np.subtract(*np.quantile(delays, [0.84, 0.16]))) / 2
+    measured = float(np.subtract(*np.quantile(delays, [0.75, 0.25]))) / 2
     floor = DELAY_FLOOR_MS + DELAY_FLOOR_SHARE * spread
     return _judged(
         "jitter",
@@ -202,7 +202,7 @@ def _jitter(link: Link, sample: _Sample) -> dict[str, Any] | None:
         measured,
         chance + floor,
         "ms",
-        note="half the range from the 16th to the 84th percentile (one sd of a normal)",
+        note="half the interquartile range",
     )
 
 

@@ -47,6 +47,7 @@ class Wire:
         asked = {"link": link_to_json(pair), "engine": engine, "seed": seed}
         answer, _ = self.agent.call("apply", asked)
         self.agent.call("start")
+        self.received()  # what an earlier test left
         return dict(answer["readback"])
 
     def send(self, count: int, interval_s: float, size_bytes: int = 100) -> None:

@@ -9,7 +9,8 @@ import pytest
 
 from harness.errors import Unsupported
 from harness.network import topology
-from harness.network.link import Bernoulli, GilbertElliott, Link, LossTrace, Rate
+from harness.network.link import Bernoulli, GilbertElliott, Link, LinkPair, LossTrace, Rate, Reorder
+from harness.network.proof import prove
 from harness.network.relay import flipped
 from harness.records import Outcome
 from tests.network.conftest import Wire
@@ -115,6 +116,26 @@ def test_after_clear_the_bridge_carries_again(wire: Wire) -> None:
     while len(numbers) < 5 and time.monotonic() < deadline:
         numbers += wire.received()
     assert numbers == list(range(5))
+
+
+@pytest.mark.parametrize(
+    "link",
+    [
+        Link(20 * MS, 8 * MS, "normal", GilbertElliott(0.04, 0.3), 0.03, 0.03),
+        Link(30 * MS, reorder=Reorder(0.5, 3)),
+        Link(10 * MS, loss=Bernoulli(0.05), rate=Rate(400_000, 1600, limit_bytes=4000)),
+    ],
+    ids=str,
+)
+def test_real_packets_prove_the_link(wire: Wire, link: Link) -> None:
+    wire.apply("relay", link, seed=3)
+    wire.send(500, 0.002, size_bytes=200)
+    counters, log = wire.collect()
+    assert counters["log_drops"] == counters["refused"] == counters["in_flight"] == 0
+    figures = prove(LinkPair(link, Link()), log)
+    assert [f for f in figures if f.ok is False] == []
+    assert {f.figure for f in figures if f.ok} >= {"loss", "rate" if link.rate else "delay"}
+    wire.received()
 
 
 def test_an_unknown_engine_is_refused(wire: Wire) -> None:

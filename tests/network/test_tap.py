@@ -1,0 +1,86 @@
+"""Matching frames in to frames out, at exact times."""
+
+from __future__ import annotations
+
+from harness.network.relay import flipped
+from harness.network.tap import Row, Sighting, attribute_queue, log_columns, match, sighting
+from harness.records import Outcome
+
+MS = 1_000_000
+
+
+def frame(number: int, size_bytes: int = 100, ethertype: bytes = b"\x08\x00") -> bytes:
+    head = bytes(12) + ethertype + number.to_bytes(4, "big")
+    return head + bytes((number * 7 + i) % 256 for i in range(size_bytes - len(head)))
+
+
+def seen(*times_and_frames: tuple[int, bytes]) -> list[Sighting]:
+    return [sighting(ns, data) for ns, data in times_and_frames]
+
+
+def test_delivery_loss_and_reordering() -> None:
+    entered = seen((0, frame(0)), (1, frame(1)), (2, frame(2)))
+    left = seen((10, frame(2)), (20, frame(0)))
+    assert match(entered, left) == (
+        [
+            Row(0, 20, 100, Outcome.DELIVERED),
+            Row(1, -1, 100, Outcome.LOST),
+            Row(2, 10, 100, Outcome.DELIVERED),
+        ],
+        0,
+    )
+
+
+def test_a_copy_is_a_row_of_its_own() -> None:
+    rows, unexplained = match(seen((0, frame(0))), seen((5, frame(0)), (6, frame(0))))
+    assert rows == [Row(0, 5, 100, Outcome.DELIVERED), Row(0, 6, 100, Outcome.DUPLICATE)]
+    assert unexplained == 0
+
+
+def test_byte_identical_packets_are_told_apart_by_order() -> None:
+    twice = seen((0, frame(0)), (3, frame(0)))
+    rows, _ = match(twice, seen((5, frame(0)), (8, frame(0))))
+    assert rows == [Row(0, 5, 100, Outcome.DELIVERED), Row(3, 8, 100, Outcome.DELIVERED)]
+
+
+def test_a_flipped_bit_is_found_between_losses_of_the_same_size() -> None:
+    entered = seen(*((n, frame(n)) for n in range(5)))
+    for bit in (0, 100, 8 * 13, 8 * 60, 8 * 99):  # byte 13 is half of the EtherType
+        left = seen((10, frame(0)), (13, flipped(frame(3), bit)))
+        rows, unexplained = match(entered, left)
+        lost, corrupted = Outcome.LOST, Outcome.CORRUPTED
+        assert [r.outcome for r in rows] == [Outcome.DELIVERED, lost, lost, corrupted, lost]
+        assert rows[3].out_ns == 13
+        assert unexplained == 0
+
+
+def test_a_damaged_twin_of_a_delivered_packet_is_its_copy() -> None:
+    rows, _ = match(seen((0, frame(0))), seen((5, frame(0)), (6, flipped(frame(0), 800 - 1))))
+    assert [r.outcome for r in rows] == [Outcome.DELIVERED, Outcome.DUPLICATE]
+
+
+def test_other_protocols_are_no_packets_and_strangers_are_counted() -> None:
+    arp = b"\x08\x06"
+    rows, unexplained = match(
+        seen((0, frame(0, ethertype=arp)), (1, frame(1))),
+        seen((0, frame(0, ethertype=arp)), (2, frame(1)), (3, frame(99, 60))),
+    )
+    assert rows == [Row(1, 2, 100, Outcome.DELIVERED)]
+    assert unexplained == 1
+
+
+def test_queue_drops_are_those_that_met_the_longest_queue() -> None:
+    # Packets 0...5 enter together at 0 and leave one a millisecond; 6 is dropped then, 7 is lost
+    # by chance much later.
+    rows = [Row(0, n * MS, 100, Outcome.DELIVERED) for n in range(6)]
+    rows += [Row(1, -1, 100, Outcome.LOST), Row(500 * MS, -1, 100, Outcome.LOST)]
+    attributed = attribute_queue(rows, 1, 0)
+    assert [r.outcome for r in attributed[-2:]] == [Outcome.QUEUE, Outcome.LOST]
+    assert attribute_queue(rows, 0, 0) == rows
+    assert {r.outcome for r in attribute_queue(rows, 2, 0)[-2:]} == {Outcome.QUEUE}
+
+
+def test_columns_carry_both_directions() -> None:
+    log = log_columns([Row(0, 1, 60, Outcome.DELIVERED)], [Row(5, -1, 70, Outcome.LOST)])
+    assert log["direction"].tolist() == [0, 1]
+    assert log["out_ns"].tolist() == [1, -1]
