@@ -1,0 +1,1 @@
+"""What the listener heard and what the network did, as figures with reasons where there is none."""

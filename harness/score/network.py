@@ -1,0 +1,141 @@
+"""The network figures of one cell, from its packets and frames alone.
+
+Times are those of the tables: a packet's transit runs from the send call to the receive call, a
+frame's delays are as :mod:`harness.media.fates` makes them. Delay percentiles are over what did
+arrive (frames: over what was decoded), so ``share_late_or_lost`` belongs beside them.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+
+from harness.score import figures
+from harness.score.metrics import FATES, LATENCY, METRICS, PERCENTILES, Score, score
+from harness.units import NS_PER_MS, NS_PER_S
+
+_PLAYED = ("played", "reordered")
+_MADE_UP = ("concealed", "silence")
+
+
+def network_scores(
+    packets: pd.DataFrame, frames: pd.DataFrame, cell: Mapping[str, Any]
+) -> list[Score]:
+    """All scores that are not of audio, for one cell that streamed.
+
+    ``packets`` and ``frames`` are the cell's rows of these tables (in order of sending, of
+    playing), ``cell`` its row of ``cells``.
+    """
+    return [
+        *_delays(packets, frames),
+        *_losses(packets, cell),
+        *_frames(frames, cell),
+        *(
+            _known("bitrate", _number(cell.get(f"bitrate_{mode}_bps")), "not recorded", mode)
+            for mode in METRICS["bitrate"].modes
+        ),
+    ]
+
+
+def _delays(packets: pd.DataFrame, frames: pd.DataFrame) -> Iterable[Score]:
+    yield from _percentiles("mouth_to_ear", _ms(frames["mouth_to_ear_ns"]), "frame was decoded")
+    for mode, column in LATENCY.items():
+        yield _percentile("latency_part", _ms(frames[column]), 0.5, mode, "frame was decoded")
+
+    sent_ms = packets["send_ns"].to_numpy(np.float64, na_value=np.nan) / NS_PER_MS
+    transit_ms = packets["transit_ns"].to_numpy(np.float64, na_value=np.nan) / NS_PER_MS
+    arrived = ~np.isnan(transit_ms)
+    none = "packet arrived"
+    yield from _percentiles("transit", transit_ms[arrived], none)
+    yield from _percentiles("pdv", figures.pdv(transit_ms[arrived]), none)
+    yield from _percentiles("ipdv", np.abs(figures.ipdv(transit_ms)), "two packets in a row came")
+    in_order = np.argsort((sent_ms + transit_ms)[arrived], kind="stable")
+    jitter = figures.interarrival_jitter(transit_ms[arrived][in_order])
+    few = "fewer than two packets arrived"
+    yield _known("jitter_rfc3550", float(jitter.mean()) if len(jitter) else None, few, "mean")
+    yield _known("jitter_rfc3550", float(jitter[-1]) if len(jitter) else None, few, "end")
+
+
+def _losses(packets: pd.DataFrame, cell: Mapping[str, Any]) -> Iterable[Score]:
+    fate = packets["fate"].to_numpy(str)
+    missing = ~np.isin(fate, _PLAYED)
+    nothing = "no packet was sent"
+
+    def share(of: NDArray[np.bool_]) -> float | None:
+        return float(of.mean()) if len(of) else None
+
+    for name in FATES:
+        yield _known("loss", share(fate == name), nothing, name)
+    yield _known("loss_total", share(missing), nothing)
+    yield _known("share_late_or_lost", share(np.isin(fate, ("late", "lost", "queue"))), nothing)
+
+    found = figures.bursts(missing)
+    media_s = _number(cell.get("media_s"))
+    packet_ms = 1000 * media_s / len(fate) if media_s is not None and len(fate) else None
+
+    def duration(count: float | None) -> float | None:
+        return None if count is None or packet_ms is None else count * packet_ms
+
+    no_burst, no_gap = "no burst of losses", "no gap between bursts"
+    yield _known("burst_density", found.burst_density, no_burst)
+    yield _known("gap_density", found.gap_density, no_gap)
+    yield _known("burst_duration", duration(found.mean_burst_packets), no_burst)
+    yield _known("gap_duration", duration(found.mean_gap_packets), no_gap)
+    yield _known("mean_loss_run", figures.mean_loss_run(missing), "no packet is missing")
+    yield _known("burst_ratio", figures.burst_ratio(missing), "no packet, or every one, is missing")
+
+
+def _frames(frames: pd.DataFrame, cell: Mapping[str, Any]) -> Iterable[Score]:
+    facts = json.loads(cell["codec_facts"])
+    frame_ns = facts["frame_samples"] * NS_PER_S / facts["sample_rate_hz"]
+    kind = frames["kind"].to_numpy(str)
+    media = frames["frame"].notna().to_numpy(bool)
+    total = int(media.sum())
+    made_up = np.isin(kind, _MADE_UP)
+    nothing = "no media frame was played"
+
+    def share(of: NDArray[np.bool_]) -> float | None:
+        return float(of[media].mean()) if total else None
+
+    yield _known("concealment_ratio", share(made_up), nothing)
+    yield _known("fec_ratio", share(kind == "fec"), nothing)
+    played = float(frames["played_samples"].sum())
+    stretch = played / (total * facts["frame_samples"]) if total else None
+    yield _known("stretch_ratio", stretch, nothing)
+    for mode, column, of, none in (
+        ("encode", "encode_cpu_ns", media, "no frame was encoded"),
+        ("decode", "decode_ns", media & ~made_up, "no frame was decoded"),
+    ):
+        spent_ns = frames.loc[of, column].dropna().to_numpy(np.float64)
+        factor = float(spent_ns.mean()) / frame_ns if len(spent_ns) else None
+        yield _known("real_time_factor", factor, none, mode)
+
+
+def _percentiles(metric: str, values: NDArray[np.float64], what: str) -> Iterable[Score]:
+    for mode in METRICS[metric].modes:
+        yield _percentile(metric, values, PERCENTILES[mode], mode, what)
+
+
+def _percentile(
+    metric: str, values: NDArray[np.float64], quantile: float, mode: str, what: str
+) -> Score:
+    needed = figures.samples_needed(quantile)
+    reason = f"needs {needed} samples, got {len(values)}" if len(values) else f"no {what}"
+    return _known(metric, figures.percentile(values, quantile), reason, mode)
+
+
+def _known(metric: str, value: float | None, otherwise: str, mode: str = "") -> Score:
+    return score(metric, value, mode=mode, reason=otherwise if value is None else None)
+
+
+def _ms(column: pd.Series) -> NDArray[np.float64]:
+    return column.dropna().to_numpy(np.float64) / NS_PER_MS
+
+
+def _number(value: Any) -> float | None:
+    return None if value is None or pd.isna(value) else float(value)

@@ -1,0 +1,190 @@
+"""Scoring many cells on all cores, in processes that may crash.
+
+PESQ's reference code segfaults on some input, and audio packages are C at heart. So a cell is
+scored in a worker process; if that dies or takes too long, a fresh worker gets the cell's measures
+one by one, and only the one that kills it again has no score. Audio travels as paths of files.
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import queue
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+import pebble
+import soundfile
+
+from harness.score.metrics import Score
+from harness.score.quality import MEASURES, AudioTask, Measure, score_audio, unscored
+
+TIMEOUT_S = 120.0
+_ONE_THREAD = {
+    "OMP_NUM_THREADS": "1",
+    "OPENBLAS_NUM_THREADS": "1",
+    "MKL_NUM_THREADS": "1",
+}
+
+
+@dataclass(frozen=True)
+class ScoreTask:
+    """The audio of one cell as files that soundfile reads; see ``AudioTask`` for the rest."""
+
+    cell_id: str
+    reference_path: Path
+    media_path: Path
+    played_path: Path
+    kind: str
+    weights: str
+    facts: Mapping[str, Any]
+    measures: tuple[Measure, ...] = MEASURES
+
+
+def score_files(task: ScoreTask) -> list[Score]:
+    """The scores of one cell, in this process: one per measure, in order."""
+    try:
+        reference, reference_hz = soundfile.read(task.reference_path, dtype="int16")
+        media, _ = soundfile.read(task.media_path, dtype="int16")
+        played, _ = soundfile.read(task.played_path, dtype="int16")
+    except (OSError, soundfile.LibsndfileError) as error:
+        return [unscored(measure, f"audio cannot be read: {error}") for measure in task.measures]
+    audio = AudioTask(reference, reference_hz, media, played, task.kind, task.weights, task.facts)
+    return score_audio(audio, task.measures)
+
+
+class _WorkerLost(Exception):
+    """A worker did not bring its task to an end; the text says how."""
+
+
+class Scorer:
+    """A context manager over ``workers`` processes, each with one thread and deaf to Ctrl-C.
+
+    ``timeout_s`` bounds a task once it has started. Leaving the context waits for what was
+    submitted; leaving it by an exception (Ctrl-C included) ends the workers at once.
+    """
+
+    def __init__(self, workers: int, timeout_s: float = TIMEOUT_S) -> None:
+        self._workers = workers
+        self._timeout_s = timeout_s
+        self._threads = ThreadPoolExecutor(workers, "scorer")
+        self._environment = ExitStack()
+        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
+        self._all: list[_Worker] = []
+
+    def __enter__(self) -> Scorer:
+        self._environment.enter_context(_environment(_ONE_THREAD))
+        self._all = [_Worker() for _ in range(self._workers)]
+        for worker in self._all:
+            self._idle.put(worker)
+        return self
+
+    def submit(self, task: ScoreTask) -> Future[list[Score]]:
+        """The cell's scores, one per measure and in their order. The future fails only if the
+        scorer is left early (CancelledError)."""
+        return self._threads.submit(self._score, task)
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        if kind is not None:
+            self._threads.shutdown(wait=False, cancel_futures=True)
+            for worker in self._all:
+                worker.abandon()
+        self._threads.shutdown(wait=True)
+        for worker in self._all:
+            worker.close()
+        self._environment.close()
+
+    def _score(self, task: ScoreTask) -> list[Score]:
+        worker = self._idle.get()  # there are as many threads as workers
+        try:
+            try:
+                return worker.call(task, self._timeout_s)
+            except _WorkerLost:
+                return [
+                    score
+                    for measure in task.measures
+                    for score in self._score_one(worker, replace(task, measures=(measure,)))
+                ]
+        finally:
+            self._idle.put(worker)
+
+    def _score_one(self, worker: _Worker, task: ScoreTask) -> list[Score]:
+        try:
+            return worker.call(task, self._timeout_s)
+        except _WorkerLost as lost:
+            return [unscored(measure, str(lost)) for measure in task.measures]
+
+
+class _Worker:
+    """One process, made anew after a crash. A pool of its own makes clear whose crash it was."""
+
+    def __init__(self) -> None:
+        self._pool = _pool()
+        self._running: Future[list[Score]] | None = None
+        self._abandoned = False
+        self._lock = threading.Lock()
+
+    def call(self, task: ScoreTask, timeout_s: float) -> list[Score]:
+        """Raises _WorkerLost; CancelledError once abandoned."""
+        with self._lock:
+            if self._abandoned:
+                raise CancelledError
+            running = self._running = self._pool.schedule(score_files, (task,), timeout=timeout_s)
+        try:
+            scores: list[Score] = running.result()
+        except TimeoutError:
+            raise _WorkerLost(f"the scorer took more than {timeout_s:.0f} s") from None
+        except pebble.ProcessExpired as error:
+            raise _WorkerLost(f"the scorer crashed ({_cause(error.exitcode)})") from None
+        except BrokenProcessPool:  # it died before pebble saw it start
+            self.close()
+            self._pool = _pool()
+            raise _WorkerLost("the scorer crashed as soon as it had started") from None
+        return scores
+
+    def abandon(self) -> None:
+        """Let go of the running task, if any, and take no other."""
+        with self._lock:
+            self._abandoned = True
+            if self._running is not None:
+                self._running.cancel()
+
+    def close(self) -> None:
+        self._pool.stop()  # type: ignore[no-untyped-call]
+        self._pool.join()
+
+
+def _pool() -> pebble.ProcessPool:
+    return pebble.ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
+
+
+def _cause(exit_code: int) -> str:
+    return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
+
+
+@contextmanager
+def _environment(variables: Mapping[str, str]) -> Iterator[None]:
+    """Have child processes see ``variables``."""
+    before = {name: os.environ.get(name) for name in variables}
+    os.environ.update(variables)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                os.environ.pop(name, None)
+            else:
+                os.environ[name] = value

@@ -1,0 +1,247 @@
+"""What the listener heard, against what was said: PESQ and STOI of one cell's tracks.
+
+Pure: arrays in, scores out. Nothing here raises for what audio can be; a metric that does not
+apply, or cannot be computed, is null with its reason. Both tracks are scored as they are, with the
+padding that the item was prepared with: silence moves PESQ, so nothing is ever trimmed.
+
+Aim and conventions: (reference, degraded) in that order, float32 in -1...1. The media track is cut
+to the length of the reference; the played track has a time base of its own and keeps its length,
+and PESQ, which aligns utterances itself, is the only metric for it.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cache, cached_property
+from importlib import metadata
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.score.align import (
+    Alignment,
+    Audio,
+    check,
+    fitted,
+    resampled,
+    to_float,
+    without_delay,
+)
+from harness.score.metrics import METRICS, Score, score
+
+CHECK_HZ = 16_000
+MIN_ACTIVE_S = 3.2
+"""Of speech that a score needs (ITU-T P.862.3, 7)."""
+MAX_PESQ_S = 35.0
+"""Speech of 30 s (ITU-T P.862.3) and its padding. Beyond 50 utterances the reference code writes
+past its arrays, which only sometimes crashes it."""
+_ACTIVE_DB = 35.0
+_FRAME_S = 0.02
+
+
+class NoScore(Exception):
+    """Raised by a measure for audio that it cannot score; the text is the reason."""
+
+
+@dataclass(frozen=True)
+class AudioTask:
+    """The audio of one cell. Tracks are mono, int16 (or float in -1...1), at the codec's rate.
+
+    ``facts`` are those of ``CodecFacts``: ``sample_rate_hz`` and ``delay_samples`` are used.
+    """
+
+    reference: NDArray[Any]
+    reference_hz: int
+    media: NDArray[Any]
+    played: NDArray[Any]
+    kind: str
+    weights: str
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One call of one metric. ``compute`` takes (reference, degraded, rate) and returns a number
+    or raises NoScore; it is a module's function, so that another process can find it."""
+
+    metric: str
+    mode: str
+    track: Literal["media", "played"]
+    package: str
+    compute: Callable[[Audio, Audio, int], float]
+    note: str = ""
+    """What the version of the package does not tell."""
+
+    @property
+    def rate_hz(self) -> int:
+        return METRICS[self.metric].rates_hz[self.mode]
+
+
+def pesq_wb(reference: Audio, degraded: Audio, rate_hz: int) -> float:
+    """MOS-LQO of ITU-T P.862.2 (without Corrigendum 2), at 16 kHz."""
+    return _pesq(reference, degraded, rate_hz, "wb")
+
+
+def pesq_nb(reference: Audio, degraded: Audio, rate_hz: int) -> float:
+    """MOS-LQO of ITU-T P.862.1, at 8 kHz."""
+    return _pesq(reference, degraded, rate_hz, "nb")
+
+
+def stoi_classic(reference: Audio, degraded: Audio, rate_hz: int) -> float:
+    """STOI (Taal et al. 2011)."""
+    return _stoi(reference, degraded, rate_hz, extended=False)
+
+
+def stoi_extended(reference: Audio, degraded: Audio, rate_hz: int) -> float:
+    """ESTOI (Jensen and Taal 2016)."""
+    return _stoi(reference, degraded, rate_hz, extended=True)
+
+
+_P862_2 = " (P.862.2 without Corrigendum 2)"
+MEASURES = (
+    Measure("pesq", "wb", "media", "pesq", pesq_wb, _P862_2),
+    Measure("pesq", "nb", "media", "pesq", pesq_nb),
+    Measure("stoi", "classic", "media", "pystoi", stoi_classic),
+    Measure("stoi", "extended", "media", "pystoi", stoi_extended),
+    Measure("pesq", "wb", "played", "pesq", pesq_wb, _P862_2),
+    Measure("pesq", "nb", "played", "pesq", pesq_nb),
+)
+
+
+def score_audio(task: AudioTask, measures: Sequence[Measure] = MEASURES) -> list[Score]:
+    """One score per measure, in their order."""
+    tracks = _Tracks(task)
+    return [_measured(measure, task, tracks) for measure in measures]
+
+
+def unscored(measure: Measure, reason: str) -> Score:
+    """The score of a measure that gave none."""
+    return _score(measure, None, reason)
+
+
+def active_seconds(audio: Audio, rate_hz: int) -> float:
+    """Time in frames of 20 ms that are at most 35 dB below the loudest one."""
+    size = round(_FRAME_S * rate_hz)
+    frames = audio[: len(audio) // size * size].reshape(-1, size)
+    energy = np.square(frames, dtype=np.float64).sum(axis=1)
+    loudest = energy.max(initial=0.0)
+    if loudest == 0:
+        return 0.0
+    return float((energy >= loudest * 10 ** (-_ACTIVE_DB / 10)).sum() * _FRAME_S)
+
+
+class _Tracks:
+    """The tracks of a task at whatever rate they are asked for, each made once."""
+
+    def __init__(self, task: AudioTask) -> None:
+        self._task = task
+        self._rate_hz = int(task.facts["sample_rate_hz"])
+        self._made: dict[tuple[str, int], Audio] = {}
+
+    def at(self, name: str, rate_hz: int) -> Audio:
+        """The track ``name`` without the codec's delay."""
+        key = (name, rate_hz)
+        if key not in self._made:
+            self._made[key] = self._make(name, rate_hz)
+        return self._made[key]
+
+    @cached_property
+    def alignment(self) -> Alignment:
+        """Of the media track."""
+        return check(self.at("reference", CHECK_HZ), self.at("media", CHECK_HZ), CHECK_HZ)
+
+    def _make(self, name: str, rate_hz: int) -> Audio:
+        if name == "reference":
+            return resampled(to_float(self._task.reference), self._task.reference_hz, rate_hz)
+        track = to_float(getattr(self._task, name))
+        heard = without_delay(track, int(self._task.facts["delay_samples"]))
+        out = resampled(heard, self._rate_hz, rate_hz)
+        return fitted(out, len(self.at("reference", rate_hz))) if name == "media" else out
+
+
+def _measured(measure: Measure, task: AudioTask, tracks: _Tracks) -> Score:
+    try:
+        reference, degraded = _scorable(measure, task, tracks)
+        value = float(measure.compute(reference, degraded, measure.rate_hz))
+        low, high = METRICS[measure.metric].bounds
+        if not (low or -np.inf) <= value <= (high or np.inf):
+            raise NoScore(f"{measure.package} returned {value}, which is out of bounds")
+        alignment = tracks.alignment if measure.track == "media" else Alignment("calibrated")
+    except NoScore as reason:
+        return unscored(measure, str(reason))
+    except Exception as error:  # the boundary: whatever a package raises costs its metric alone
+        return unscored(measure, f"{type(error).__name__}: {error}")
+    found = _score(measure, value, None)
+    found["alignment"] = alignment.method
+    found["lag_ms"] = alignment.lag_ms
+    found["confidence"] = alignment.confidence
+    found["reference_sha256"] = hashlib.sha256(reference.tobytes()).hexdigest()
+    found["degraded_sha256"] = hashlib.sha256(degraded.tobytes()).hexdigest()
+    return found
+
+
+def _scorable(measure: Measure, task: AudioTask, tracks: _Tracks) -> tuple[Audio, Audio]:
+    """The two tracks that a measure compares. Raises NoScore where it does not apply."""
+    metric = METRICS[measure.metric]
+    if task.kind not in metric.kinds:
+        raise NoScore(f"{metric.name} is defined for {' and '.join(metric.kinds)}")
+    if task.weights == "random":
+        raise NoScore("random weights: the codec was never trained, its sound means nothing")
+    pair = {name: tracks.at(name, measure.rate_hz) for name in ("reference", measure.track)}
+    for name, audio in pair.items():
+        if not len(audio):
+            raise NoScore(f"the {name} track is empty")
+        if not np.isfinite(audio).all():
+            raise NoScore(f"the {name} track holds NaN or infinity")
+        if not audio.any():
+            raise NoScore(f"the {name} track is silent")
+    return pair["reference"], pair[measure.track]
+
+
+def _pesq(reference: Audio, degraded: Audio, rate_hz: int, mode: str) -> float:
+    import pesq
+
+    if len(reference) > MAX_PESQ_S * rate_hz:
+        seconds = len(reference) / rate_hz
+        raise NoScore(f"PESQ takes at most {MAX_PESQ_S:.0f} s (50 utterances), got {seconds:.1f} s")
+    active = active_seconds(reference, rate_hz)
+    if active < MIN_ACTIVE_S:
+        raise NoScore(f"PESQ needs {MIN_ACTIVE_S} s of active speech, got {active:.1f} s")
+    try:
+        return float(pesq.pesq(rate_hz, reference, degraded, mode))
+    except pesq.PesqError as error:
+        raw = error.args[0] if error.args else ""
+        text = raw.decode() if isinstance(raw, bytes) else str(raw)
+        raise NoScore(f"PESQ: {text or type(error).__name__}") from error
+
+
+def _stoi(reference: Audio, degraded: Audio, rate_hz: int, *, extended: bool) -> float:
+    import pystoi
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("error", RuntimeWarning)  # "too short" is a warning and 1e-5
+        try:
+            return float(pystoi.stoi(reference, degraded, rate_hz, extended=extended))
+        except RuntimeWarning as warning:
+            raise NoScore(f"STOI: {warning}") from warning
+
+
+def _score(measure: Measure, value: float | None, reason: str | None) -> Score:
+    return score(
+        measure.metric,
+        value,
+        mode=measure.mode,
+        track=measure.track,
+        reason=reason,
+        package=measure.package,
+        version=_version(measure.package) + measure.note,
+    )
+
+
+@cache
+def _version(package: str) -> str:
+    return metadata.version(package)
