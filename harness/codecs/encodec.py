@@ -14,8 +14,8 @@ significant bit first, zero bits up to the next byte.
 
 ``conceal`` feeds the last codes again for up to :data:`_REPEATED_FRAMES` frames, then those of
 silence, so that convolutions and LSTM fade by themselves and the frames after the gap find a
-state of the right age. Weights are real (the asset ``encodec-24khz``, CC BY-NC 4.0) or random:
-seeded, for tests and timing, and of no use to listen to.
+state of the right age. Weights are real (the asset ``encodec-24khz``) or random: seeded, for tests
+and timing, and of no use to listen to.
 """
 
 from __future__ import annotations
@@ -51,6 +51,7 @@ _CODE_BITS = 10
 _BITRATE_PER_CODEBOOK = _RATE_HZ // _FRAME_SAMPLES * _CODE_BITS
 _REPEATED_FRAMES = 3
 _SEED = 20221024
+_HALF_IMPORTED = ("encodec", "torchaudio")
 
 
 class Params(base.Params):
@@ -279,7 +280,7 @@ class _Upsampling:
 class _Lstm:
     """Stacked LSTM cells with a skip connection around them; several times faster than torch's
     own on single steps. A cell is (weight, bias) of its four gates (input, forget, cell, output)
-    over its input and hidden state: shapes (4 * width, 2 * width) and (4 * width,)."""
+    over its input and hidden state: shapes (2 * width, 4 * width) and (4 * width,)."""
 
     def __init__(
         self,
@@ -299,7 +300,7 @@ class _Lstm:
         for step in x:
             output, state = step, []
             for (weight, bias), (hidden, memory) in zip(self._cells, self._state, strict=True):
-                gates = torch.addmv(bias, weight, torch.cat((output, hidden)))
+                gates = torch.addmv(bias, weight.t(), torch.cat((output, hidden)))
                 enter, forget, new, leave = gates.chunk(4)
                 memory = forget.sigmoid() * memory + enter.sigmoid() * new.tanh()
                 output = leave.sigmoid() * memory.tanh()
@@ -322,7 +323,7 @@ class Quantizer:
     def __init__(self, vectors: Tensor) -> None:
         self._vectors = vectors
         self._books = [
-            (book, book.t(), -energy)
+            (book, book.t().contiguous(), -energy)
             for book, energy in zip(vectors, vectors.square().sum(2), strict=True)
         ]
 
@@ -408,7 +409,7 @@ def _gates(lstm: Any, depth: int) -> tuple[Tensor, Tensor]:
 
     weights = [getattr(lstm, f"weight_{source}_l{depth}") for source in ("ih", "hh")]
     biases = [getattr(lstm, f"bias_{source}_l{depth}") for source in ("ih", "hh")]
-    return torch.cat(weights, 1), biases[0] + biases[1]
+    return torch.cat(weights, 1).t().contiguous(), biases[0] + biases[1]
 
 
 def offline_model(weights: Path | None) -> Any:
@@ -490,6 +491,3 @@ def _package() -> Any:
         finally:
             del sys.modules["torchaudio"]
     return encodec
-
-
-_HALF_IMPORTED = ("encodec", "torchaudio")
