@@ -1,22 +1,30 @@
-"""The container image: built when its inputs change, found again when they have not.
+"""The container image of the docker lab, built where it is missing.
 
-The base is a digest-pinned official Python image where a registry answers, else one made by
-debootstrap; the image carries labels that say which. Packages come from a wheelhouse filled by the
-host's pip (with its proxy and certificates), so the build itself needs no network.
+Three layers, each named by the hash of what it is made of, so that an unchanged one is found again
+at once and a changed one is never mistaken for it:
+
+* the base: the digest-pinned official Python image where a registry answers, else a Debian made
+  by debootstrap here (which needs root);
+* the packages that agents import, installed from a wheelhouse that pip fills on the host, so that
+  the host's index, proxy and certificates are the ones that count;
+* the harness itself.
 """
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
-import importlib.metadata
+import io
 import os
+import platform
 import re
 import shutil
 import subprocess
 import sys
 import tarfile
 import tempfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -24,181 +32,256 @@ from typing import Any
 import docker
 import docker.errors
 import requests.exceptions
+from docker.models.images import Image
 
+import harness
 from harness.errors import MachineCannot
 from harness.labs.base import PROJECT
 
-ROOT = Path(__file__).resolve().parents[2]
-OFFICIAL = "python@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b"
-"""python:3.11-slim-bookworm, pinned."""
-DEBIAN = "bookworm"
-BASE_HOW = f"{PROJECT}.base"
-_PULL_TIMEOUT_S = 60
+ROOT = Path(harness.__file__).parents[1]
+LABEL_BASE = f"{PROJECT}.base"
+LABEL_BASE_HOW = f"{PROJECT}.base-how"
+LABEL_PACKAGES = f"{PROJECT}.packages"
+_IMAGES = ROOT / "images"
+_WHEELHOUSE = ROOT / ".wheelhouse"
+_LOCKS = (ROOT / "requirements.lock", ROOT / "requirements.no-deps.lock")
+_PYTHON = "3.11"
+_GLIBC_MINORS = range(5, 37)  # Debian 12 has glibc 2.36
+_SUITE = "bookworm"
+_REGISTRY_TIMEOUT_S = 20
+_BUILD_TIMEOUT_S = 1800
+_UNNEEDED = ("./var/cache/*", "./var/lib/apt/lists/*", "./usr/share/doc/*", "./usr/share/man/*",
+             "./usr/share/locale/*", "./proc/*", "./sys/*", "./dev/*")  # fmt: skip
+
+Progress = Callable[[str], None]
 
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """What the run's provenance says of the image."""
+    """What a run records of its image."""
 
     id: str
     tag: str
+    packages_id: str
     base: str
-    """How the base was made: ``REPOSITORY@DIGEST`` or ``debootstrap bookworm``."""
+    """``name@digest`` where pulled, else the name of what debootstrap made."""
+    base_how: str
 
-    def as_dict(self) -> dict[str, str]:
-        return {f"image_{name}": value for name, value in asdict(self).items()}
-
-
-def ensure_image(client: docker.DockerClient, progress: Callable[[str], None]) -> ImageFacts:
-    """The image for these sources, built if need be. Raises MachineCannot with the remedy."""
-    tag = f"{PROJECT}:{_inputs_digest()[:16]}"
-    try:
-        image = client.images.get(tag)
-    except docker.errors.ImageNotFound:
-        base, how = _base(client, progress)
-        progress("image: building (some minutes the first time)")
-        image = _build(client, tag, base, how)
-    return ImageFacts(image.id, tag, image.labels.get(BASE_HOW, "unknown"))
+    def as_dict(self) -> dict[str, Any]:
+        return {f"image_{key}": value for key, value in asdict(self).items()}
 
 
-def _inputs_digest() -> str:
-    digest = hashlib.sha256()
-    for path in _sources():
-        digest.update(f"{path.relative_to(ROOT)}\0{path.stat().st_size}\0".encode())
-        digest.update(path.read_bytes())
-    return digest.hexdigest()
+def ensure_image(client: docker.DockerClient, progress: Progress) -> ImageFacts:
+    """The image for the harness as it stands, built if need be.
 
-
-def _sources() -> Iterator[Path]:
-    for name in ("images/Dockerfile", "images/requirements.txt", "requirements.lock"):
-        yield ROOT / name
-    for path in sorted((ROOT / "harness").rglob("*")):
-        if path.is_file() and "__pycache__" not in path.parts:
-            yield path
-
-
-def _base(client: docker.DockerClient, progress: Callable[[str], None]) -> tuple[str, str]:
-    """Image reference of the base and how it was made."""
-    progress(f"image: asking for {OFFICIAL}")
-    impatient = docker.from_env(timeout=_PULL_TIMEOUT_S)
-    try:
-        impatient.images.pull(OFFICIAL)
-        return OFFICIAL, OFFICIAL
-    except (docker.errors.APIError, requests.exceptions.RequestException) as error:
-        progress(f"image: no registry answers ({_first_line(error)}); making the base here")
-    finally:
-        impatient.close()
-    tag = f"{PROJECT}-base:{DEBIAN}"
-    try:
-        client.images.get(tag)
-    except docker.errors.ImageNotFound:
-        _debootstrap(client, tag, progress)
-    return tag, f"debootstrap {DEBIAN}"
-
-
-def _debootstrap(client: docker.DockerClient, tag: str, progress: Callable[[str], None]) -> None:
-    if shutil.which("debootstrap") is None or os.geteuid() != 0:
+    Raises MachineCannot, with the remedy, where it cannot be built here.
+    """
+    if not _IMAGES.is_dir():
         raise MachineCannot(
-            "no image registry answers, and the base cannot be made here: that takes root and"
-            " debootstrap (Debian: apt-get install debootstrap); or use --lab netns"
+            f"the image is built from a checkout, and {_IMAGES} is not there; install the harness"
+            " with pip install -e, or use --lab netns"
         )
-    progress("image: debootstrap (about a minute)")
-    with tempfile.TemporaryDirectory(prefix=f"{PROJECT}-base-") as folder:
-        root = Path(folder) / "root"
-        made = subprocess.run(
-            ["debootstrap", "--variant=minbase", "--include=python3", DEBIAN, str(root)],
-            capture_output=True,
-            text=True,
-        )
-        if made.returncode != 0:
-            raise MachineCannot(f"debootstrap failed: {made.stdout.strip()[-500:]}")
-        for waste in ("var/cache/apt", "var/lib/apt/lists", "usr/share/doc", "usr/share/locale"):
-            shutil.rmtree(root / waste, ignore_errors=True)
-        archive = Path(folder) / "base.tar"
-        with tarfile.open(archive, "w") as tar:
-            tar.add(root, arcname=".", filter=lambda entry: None if entry.isdev() else entry)
-        repository, _, version = tag.partition(":")
-        client.api.import_image_from_file(str(archive), repository=repository, tag=version)
+    context = _sources()
+    tag = f"{PROJECT}:{_digest(context, _packages_context())}"
+    with _alone(), _engine_errors():
+        image = _find(client, tag)
+        if image is None:
+            packages = _ensure_packages(client, progress)
+            progress("building the image: the harness")
+            labels = {LABEL_PACKAGES: packages.id}
+            image = _build(client, tag, context, {"PACKAGES": packages.tags[0]}, labels)
+    return ImageFacts(
+        id=image.id,
+        tag=tag,
+        packages_id=image.labels[LABEL_PACKAGES],
+        base=image.labels[LABEL_BASE],
+        base_how=image.labels[LABEL_BASE_HOW],
+    )
 
 
-def _build(client: docker.DockerClient, tag: str, base: str, how: str) -> Any:
-    wheels = _wheelhouse()
-    with tempfile.TemporaryDirectory(prefix=f"{PROJECT}-image-") as folder:
-        context = Path(folder) / "context.tar"
-        with tarfile.open(context, "w") as tar:
-            tar.add(ROOT / "images" / "Dockerfile", "Dockerfile")
-            tar.add(ROOT / "harness", "harness", filter=_no_caches)
-            for wheel in sorted(wheels.glob("*.whl")):
-                tar.add(wheel, f"wheelhouse/{wheel.name}")
-        with context.open("rb") as archive:
-            try:
-                image, _ = client.images.build(
-                    fileobj=archive,
-                    custom_context=True,
-                    tag=tag,
-                    buildargs={"BASE": base},
-                    labels={PROJECT: "image", BASE_HOW: how},
-                    rm=True,
-                    forcerm=True,
-                )
-            except docker.errors.BuildError as error:
-                log = "".join(str(line.get("stream", "")) for line in error.build_log)
-                raise MachineCannot(f"the image does not build: {error}\n{log[-2000:]}") from error
+def _ensure_packages(client: docker.DockerClient, progress: Progress) -> Image:
+    context = _packages_context()
+    name = _digest(context)
+    tag = f"{PROJECT}-packages:{name}"
+    image = _find(client, tag)
+    if image is None:
+        base, labels = _ensure_base(client, progress)
+        wheelhouse = _ensure_wheelhouse(client, name, progress)
+        progress("building the image: packages from the wheelhouse")
+        context |= {
+            str(path.relative_to(wheelhouse)): path for path in sorted(wheelhouse.rglob("*.whl"))
+        }
+        image = _build(client, tag, context, {"BASE": base}, labels)
     return image
 
 
-def _no_caches(entry: tarfile.TarInfo) -> tarfile.TarInfo | None:
-    return None if "__pycache__" in entry.name else entry
+def _ensure_base(client: docker.DockerClient, progress: Progress) -> tuple[str, dict[str, str]]:
+    dockerfile = (_IMAGES / "packages.Dockerfile").read_text(encoding="utf-8")
+    pinned = re.search(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
+    assert pinned is not None
+    try:
+        if _find(client, pinned[1]) is None:
+            _ask_registry(pinned[1])
+            progress(f"pulling {pinned[1]}")
+            client.images.pull(pinned[1])
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        reason = str(getattr(error, "explanation", None) or error)
+    else:
+        return pinned[1], {LABEL_BASE: pinned[1], LABEL_BASE_HOW: "pulled by digest"}
+    made = f"{PROJECT}-base:debootstrap-{_SUITE}"
+    if _find(client, made) is None:
+        progress(f"no registry answers ({reason}); making a Debian base by debootstrap")
+        _debootstrap(client, made)
+    how = f"debootstrap, because no registry answered ({reason})"
+    return made, {LABEL_BASE: f"Debian {_SUITE} {_find_id(client, made)}", LABEL_BASE_HOW: how}
 
 
-def _wheelhouse() -> Path:
-    """A folder with wheels of the agents' packages, in the versions installed here."""
-    roots = (ROOT / "images" / "requirements.txt").read_text(encoding="utf-8").splitlines()
-    names = [line for line in roots if line and not line.startswith("#")]
-    wanted = [f"{name}=={version}" for name, version in sorted(_closure(names).items())]
-    key = hashlib.sha256("\n".join(wanted).encode()).hexdigest()[:16]
-    folder = ROOT / ".wheelhouse" / key
-    if not folder.exists():
-        part = folder.with_suffix(".part")
-        shutil.rmtree(part, ignore_errors=True)
-        part.mkdir(parents=True)
-        _pip("wheel", "--no-deps", "--wheel-dir", str(part), *wanted)
-        _pip("download", "--no-deps", "--dest", str(part), "pip")
-        part.rename(folder)
+def _ask_registry(name: str) -> None:
+    """Fails soon where a pull would fail after minutes."""
+    client = docker.from_env(timeout=_REGISTRY_TIMEOUT_S)
+    try:
+        client.api.inspect_distribution(name)
+    finally:
+        client.close()
+
+
+def _debootstrap(client: docker.DockerClient, tag: str) -> None:
+    program = shutil.which("debootstrap", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    if program is None or os.geteuid() != 0:
+        raise MachineCannot(
+            "no image registry answers, and a base image can be made here only by root with"
+            " debootstrap (apt-get install debootstrap); build the image once as root, or"
+            " use --lab netns"
+        )
+    repository, _, version = tag.partition(":")
+    with tempfile.TemporaryDirectory(prefix=f"{PROJECT}-base-") as scratch:
+        tree, archive = Path(scratch) / "root", Path(scratch) / "root.tar"
+        _run([program, "--variant=minbase", "--include=python3", _SUITE, str(tree)])
+        excluded = [f"--exclude={pattern}" for pattern in _UNNEEDED]
+        _run(["tar", "-C", str(tree), "--numeric-owner", *excluded, "-cf", str(archive), "."])
+        with archive.open("rb") as file:
+            client.api.import_image_from_file(file, repository=repository, tag=version)
+
+
+def _ensure_wheelhouse(client: docker.DockerClient, name: str, progress: Progress) -> Path:
+    """Wheels for the image's Python and machine, whatever the host's are; with a pip to match."""
+    folder = _WHEELHOUSE / name
+    if folder.is_dir():
+        return folder
+    progress("filling the wheelhouse of the image")
+    machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
+        client.version()["Arch"], platform.machine()
+    )
+    target = ["--python-version", _PYTHON, "--implementation", "cp", "--only-binary=:all:"]
+    for minor in _GLIBC_MINORS:
+        target += ["--platform", f"manylinux_2_{minor}_{machine}"]
+    target += ["--platform", f"manylinux2014_{machine}"]
+    pip = [sys.executable, "-m", "pip"]
+    for old in _WHEELHOUSE.iterdir():
+        if old.is_dir():
+            shutil.rmtree(old)
+    with tempfile.TemporaryDirectory(dir=_WHEELHOUSE) as scratch:
+        new = Path(scratch) / "new"
+        wheels = str(new / "wheels")
+        wanted = str(_IMAGES / "requirements.txt")
+        _run([*pip, "download", "-qq", *target, "-d", wheels, "-r", wanted])
+        _run([*pip, "wheel", "-qq", "--no-deps", "-w", wheels, "-r", str(_LOCKS[1])])
+        _run([*pip, "download", "-qq", "--no-deps", "-d", str(new / "pip"), "pip"])
+        new.rename(folder)
     return folder
 
 
-def _closure(names: Iterable[str]) -> dict[str, str]:
-    """Installed versions of packages and of what they need; local version labels dropped."""
-    from packaging.requirements import Requirement
-
-    found: dict[str, str] = {}
-    todo = list(names)
-    while todo:
-        name = re.sub(r"[-_.]+", "-", todo.pop()).lower()
-        if name in found:
-            continue
-        try:
-            package = importlib.metadata.distribution(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue  # encodec asks for torchaudio, which has no CPU build and is not needed
-        found[name] = package.version.partition("+")[0]
-        for line in package.requires or ():
-            needed = Requirement(line)
-            if needed.marker is None or needed.marker.evaluate({"extra": ""}):
-                todo.append(needed.name)
-    return found
-
-
-def _pip(*arguments: str) -> None:
-    done = subprocess.run(
-        [sys.executable, "-m", "pip", "--disable-pip-version-check", "-qq", *arguments],
-        capture_output=True,
-        text=True,
-    )
+def _run(command: list[str]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode != 0:
-        raise MachineCannot(f"pip {arguments[0]} failed: {done.stderr.strip()[-1000:]}")
+        said = (done.stderr.strip() or done.stdout.strip()).splitlines()[-5:]
+        raise MachineCannot(f"{' '.join(command[:4])} ... failed: {' | '.join(said)}")
 
 
-def _first_line(error: object) -> str:
-    return next(iter(str(error).splitlines()), type(error).__name__)[:200]
+def _sources() -> dict[str, bytes | Path]:
+    """The build context of the upper image; read once, so that hash and content agree."""
+    package = ROOT / "harness"
+    files = (path for path in sorted(package.rglob("*")) if path.is_file())
+    kept = (path for path in files if "__pycache__" not in path.parts)
+    context: dict[str, bytes | Path] = {
+        str(path.relative_to(ROOT)): path.read_bytes() for path in kept
+    }
+    return context | {"Dockerfile": (_IMAGES / "Dockerfile").read_bytes()}
+
+
+def _packages_context() -> dict[str, bytes | Path]:
+    files = (_IMAGES / "packages.Dockerfile", _IMAGES / "requirements.txt", *_LOCKS)
+    context: dict[str, bytes | Path] = {path.name: path.read_bytes() for path in files}
+    return {"Dockerfile": context.pop("packages.Dockerfile"), **context}
+
+
+def _digest(*contexts: Mapping[str, bytes | Path]) -> str:
+    sha = hashlib.sha256()
+    for context in contexts:
+        for name, content in sorted(context.items()):
+            assert isinstance(content, bytes)
+            sha.update(f"{name}\0{len(content)}\0".encode() + content)
+    return sha.hexdigest()[:16]
+
+
+def _find(client: docker.DockerClient, tag: str) -> Image | None:
+    try:
+        return client.images.get(tag)
+    except docker.errors.ImageNotFound:
+        return None
+
+
+def _find_id(client: docker.DockerClient, tag: str) -> str:
+    return str(client.images.get(tag).id)
+
+
+def _build(
+    client: docker.DockerClient,
+    tag: str,
+    context: Mapping[str, bytes | Path],
+    arguments: dict[str, str],
+    labels: dict[str, str],
+) -> Image:
+    with tempfile.TemporaryFile() as file:
+        with tarfile.open(fileobj=file, mode="w") as archive:
+            for name, content in context.items():
+                if isinstance(content, Path):
+                    archive.add(content, name)
+                else:
+                    entry = tarfile.TarInfo(name)
+                    entry.size, entry.mode = len(content), 0o644
+                    archive.addfile(entry, io.BytesIO(content))
+        file.seek(0)
+        try:
+            image, _ = client.images.build(
+                fileobj=file,
+                custom_context=True,
+                tag=tag,
+                buildargs=arguments,
+                labels=labels,
+                rm=True,
+                forcerm=True,
+                timeout=_BUILD_TIMEOUT_S,
+            )
+        except docker.errors.BuildError as error:
+            log = "".join(line.get("stream", "") for line in error.build_log).strip()
+            said = " | ".join(log.splitlines()[-5:])
+            raise MachineCannot(f"the image {tag} does not build: {error}: {said}") from error
+    return image
+
+
+@contextmanager
+def _alone() -> Iterator[None]:
+    """One build at a time in a checkout; the others then find its result."""
+    _WHEELHOUSE.mkdir(exist_ok=True)
+    with (_WHEELHOUSE / "lock").open("w") as handle:
+        fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
+@contextmanager
+def _engine_errors() -> Iterator[None]:
+    try:
+        yield
+    except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+        raise MachineCannot(f"Docker failed while the image was made: {error}") from error

@@ -1,0 +1,20 @@
+# What the agents import. Rebuilt when the lock changes, not when the harness does.
+#
+# BASE is any Debian 12 with Python 3.11: this image, or one that debootstrap made (harness/labs/
+# image.py). Its digest is that of the index, so it serves every architecture.
+ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+
+FROM ${BASE} AS packages
+COPY pip /wheelhouse/pip
+COPY wheels /wheelhouse/wheels
+# pip runs from its own wheel, so that no base has to have it.
+RUN python3 "$(echo /wheelhouse/pip/*.whl)/pip" install --quiet --no-cache-dir --no-index \
+      --no-deps --root-user-action=ignore --target /opt/packages /wheelhouse/wheels/*.whl
+
+FROM ${BASE}
+COPY --from=packages /opt/packages /opt/packages
+ENV PYTHONPATH=/opt/harness:/opt/packages PYTHONUNBUFFERED=1 PYTHONDONTWRITEBYTECODE=1 \
+    OMP_NUM_THREADS=1
+USER 65534:65534
+WORKDIR /opt/harness
+ENTRYPOINT ["python3"]
