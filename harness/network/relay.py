@@ -38,7 +38,7 @@ from harness.units import NS_PER_S, monotonic_ns
 SPIN_NS = 80_000
 """Busy-wait before a deadline: covers the wake-up time of most sleeps."""
 PRIORITY = 20
-_BATCH = 64
+_BATCH = 16
 _BUFFER_BYTES = 8 << 20
 _REFUSALS = {errno.ENOBUFS, errno.EAGAIN}
 _T = TypeVar("_T")
