@@ -43,9 +43,10 @@ def network_scores(
 
 
 def _delays(packets: pd.DataFrame, frames: pd.DataFrame) -> Iterable[Score]:
-    yield from _percentiles("mouth_to_ear", _ms(frames["mouth_to_ear_ns"]), "frame was decoded")
+    heard = frames[frames["mouth_to_ear_ns"].notna()]
+    yield from _percentiles("mouth_to_ear", _ms(heard["mouth_to_ear_ns"]), "frame was decoded")
     for mode, column in LATENCY.items():
-        yield _percentile("latency_part", _ms(frames[column]), 0.5, mode, "frame was decoded")
+        yield _percentile("latency_part", _ms(heard[column]), 0.5, mode, "frame was decoded")
 
     sent_ms = packets["send_ns"].to_numpy(np.float64, na_value=np.nan) / NS_PER_MS
     transit_ms = packets["transit_ns"].to_numpy(np.float64, na_value=np.nan) / NS_PER_MS

@@ -222,12 +222,16 @@ def _pesq(reference: Audio, degraded: Audio, rate_hz: int, mode: str) -> float:
 def _stoi(reference: Audio, degraded: Audio, rate_hz: int, *, extended: bool) -> float:
     import pystoi
 
-    with warnings.catch_warnings():
-        warnings.simplefilter("error", RuntimeWarning)  # "too short" is a warning and 1e-5
-        try:
+    state = np.random.get_state()
+    np.random.seed(0)  # ESTOI dithers by 1e-16 from the global generator
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", RuntimeWarning)  # "too short" is a warning and 1e-5
             return float(pystoi.stoi(reference, degraded, rate_hz, extended=extended))
-        except RuntimeWarning as warning:
-            raise NoScore(f"STOI: {warning}") from warning
+    except RuntimeWarning as warning:
+        raise NoScore(f"STOI: {warning}") from warning
+    finally:
+        np.random.set_state(state)
 
 
 def _score(measure: Measure, value: float | None, reason: str | None) -> Score:
