@@ -39,6 +39,15 @@ LATE_SHARE = 0.01
 """A sender is behind its schedule when more than this share of frames left over a frame late."""
 
 
+_DOUBTS = {
+    "log_drops": "missing from its log",
+    "unexplained": "came out that never went in",
+    "refused": "refused by an interface",
+    "in_flight": "still inside after the longest delay",
+}
+"""Counters of a link that must be zero, and what it means when they are not."""
+
+
 class CpuBudget:
     """A weighted semaphore: cells that together want more CPU than there is wait for each other.
 
@@ -247,8 +256,11 @@ def _verdict(
         for f in figures
         if f.ok is False
     ]
-    if counted["counters"].get("log_drops"):
-        reasons.append(f"the link's own log lost {counted['counters']['log_drops']} packets")
+    reasons += [
+        f"the link's own account does not close: {counted['counters'][doubt]} packets {meaning}"
+        for doubt, meaning in _DOUBTS.items()
+        if counted["counters"].get(doubt)
+    ]
     if sent["late_frames"] > LATE_SHARE * frames:
         reasons.append(
             f"the sender fell behind: {sent['late_frames']} of {frames} frames left more than a"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -75,6 +76,7 @@ class Screen:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
+    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)

@@ -10,6 +10,7 @@ A request's header is ``{"op": name, ...}``; a reply's is ``{"ok": true, ...}`` 
 
 from __future__ import annotations
 
+import contextlib
 import json
 import socket
 import struct
@@ -79,6 +80,9 @@ class Channel:
         return header, columns
 
     def close(self) -> None:
+        """Hang up; a thread that waits for an answer is woken (close(2) alone would not)."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _exactly(self, size: int, deadline: float | None) -> bytes:

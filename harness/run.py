@@ -26,6 +26,7 @@ from harness.errors import BadInput, CellFailed, HarnessError, MachineCannot, Un
 from harness.labs.base import Lab, Pair, session
 from harness.labs.choose import open_lab
 from harness.plan import Cell, Plan, plan
+from harness.report import write_report
 from harness.scenario import Scenario, config_sha256
 from harness.score.network import network_scores
 from harness.score.pool import Scorer, ScoreTask
@@ -116,6 +117,7 @@ def run(options: Options, observer: Observer) -> Outcome:
     }
     store.write_run(row)
     store.compact()
+    outcome.report = write_report(store.directory)
     for status in store.finished().values():
         outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
     return outcome
@@ -203,13 +205,15 @@ class _Matrix:
 
     def stream(self, cells: Plan, engine: str) -> dict[str, Any]:
         """Every cell that the store does not have yet; returns the phase's columns of ``runs``."""
-        finished = self._store.finished()
-        todo = [cell for cell in cells.cells if cell.cell_id not in finished]
+        before = self._store.finished()
+        todo = [cell for cell in cells.cells if before.get(cell.cell_id, "failed") == "failed"]
         if len(todo) < len(cells.cells):
             self._observer.note(f"{len(cells.cells) - len(todo)} cells are finished already")
+        side_by_side = min(self.jobs, max(1, len(todo)))
+        pool = ThreadPoolExecutor(side_by_side, "cell")
+        self._open_pairs(pool, side_by_side)
         self._observer.phase("streaming", len(todo))
         began = time.monotonic()
-        pool = ThreadPoolExecutor(min(self.jobs, max(1, len(todo))), "cell")
         waiting: dict[Future[CellResult], Cell] = {
             pool.submit(self._one, cell, engine): cell for cell in todo
         }
@@ -231,6 +235,16 @@ class _Matrix:
             "stream_s": time.monotonic() - began,
             "audio_s": sum(self._references[cell.item.id].seconds for cell in todo),
         }
+
+    def _open_pairs(self, pool: ThreadPoolExecutor, wanted: int) -> None:
+        """Start what will be needed anyway, all at once; a pair that fails is tried again later."""
+
+        def open_one(_: int) -> None:
+            with suppress(CellFailed):
+                self._idle.put(self._new_pair())
+
+        for _ in pool.map(open_one, range(wanted - len(self._pairs))):
+            pass
 
     def _one(self, cell: Cell, engine: str) -> CellResult:
         """One cell on an idle pair, written down. A broken pair costs this cell alone."""
@@ -319,27 +333,27 @@ def _score(store: RunStore, observer: Observer) -> None:
     observer.phase("scoring", len(todo))
     packets = dict(iter(tables.packets.groupby("cell_id")))
     frames = dict(iter(tables.frames.groupby("cell_id")))
+    rows: list[dict[str, Any]] = [dict(row) for _, row in todo.iterrows()]
     with Scorer(os.cpu_count() or 1) as scorer:
         futures = {
             scorer.submit(
                 ScoreTask(
-                    cell_id=cell.cell_id,
-                    reference_path=store.directory / cell.audio_reference,
-                    media_path=store.directory / cell.audio_media,
-                    played_path=store.directory / cell.audio_played,
-                    kind=cell.kind,
-                    weights=cell.weights,
-                    facts=json.loads(cell.codec_facts),
+                    cell_id=row["cell_id"],
+                    reference_path=store.directory / row["audio_reference"],
+                    media_path=store.directory / row["audio_media"],
+                    played_path=store.directory / row["audio_played"],
+                    kind=row["kind"],
+                    weights=row["weights"],
+                    facts=json.loads(row["codec_facts"]),
                 )
-            ): cell
-            for cell in todo.itertuples()
+            ): row
+            for row in rows
         }
         while futures:
             done, _ = wait(futures, return_when=FIRST_COMPLETED)
             for future in done:
-                cell = futures.pop(future)
-                figures = network_scores(
-                    packets[cell.cell_id], frames[cell.cell_id], cell._asdict()
-                )
-                store.write_scores(cell.cell_id, [*future.result(), *figures])
-                observer.step(f"scored {cell.codec}/{cell.network}/{cell.utterance}")
+                row = futures.pop(future)
+                cell_id = row["cell_id"]
+                figures = network_scores(packets[cell_id], frames[cell_id], row)
+                store.write_scores(cell_id, [*future.result(), *figures])
+                observer.step(f"scored {row['codec']}/{row['network']}/{row['utterance']}")
