@@ -1,0 +1,265 @@
+"""The report's drawings: matplotlib functions from the DataFrames of :mod:`harness.report.tables`.
+
+Each draws one panel onto the axes that it is given, so that a page and a notebook share it.
+Colours are those of Okabe and Ito (2008) and Tol (2021), told apart by the colour-blind; a codec
+has the same one everywhere. In a page, :func:`svg` makes ``INK`` the colour of the text around it
+and ``FAINT`` that of its rules, so that a drawing turns dark with its page.
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import warnings
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from html import escape
+from typing import Any
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from harness.report.tables import BIN_S, CONFIGURATION, FATES, wide
+
+INK = "#1a1b1c"
+FAINT = "#c7c8c9"
+_CODEC_COLOURS = (
+    "#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#999933", "#882255",
+    "#7a7a7a", "#332288", "#44aa99", "#ddcc77",
+)  # fmt: skip
+MARKERS = {"circle": "o", "square": "s", "triangle": "^", "diamond": "D"}
+FATE_COLOURS = {
+    "played": "#b9d7c8",
+    "reordered": "#56b4e9",
+    "incomplete": "#cc79a7",
+    "undecodable": "#882255",
+    "late": "#e69f00",
+    "queue": "#0072b2",
+    "lost": "#d55e00",
+}
+KIND_COLOURS = {
+    "fec": "#56b4e9",
+    "stretched": "#b9b14a",
+    "concealed": "#d55e00",
+    "silence": "#882255",
+}
+PART_COLOURS = {
+    "fill": "#88ccee",
+    "lookahead": "#44aa99",
+    "encode": "#117733",
+    "send": "#999933",
+    "network": "#ddcc77",
+    "buffer": "#cc6677",
+    "decode": "#882255",
+    "playout": "#aa4499",
+}
+_STYLE: dict[Any, Any] = {
+    "svg.hashsalt": "harness",
+    "svg.fonttype": "none",
+    "text.parse_math": False,
+    "axes.formatter.use_mathtext": False,
+    "font.family": "sans-serif",
+    "font.size": 10,
+    "axes.titlesize": 11,
+    "axes.labelsize": 10,
+    "legend.fontsize": 9,
+    "text.color": INK,
+    "axes.edgecolor": INK,
+    "axes.labelcolor": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+    "axes.linewidth": 0.7,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.facecolor": "none",
+    "figure.facecolor": "none",
+    "axes.grid": False,
+    "grid.color": FAINT,
+    "grid.linewidth": 0.6,
+}
+
+
+@contextmanager
+def style() -> Iterator[None]:
+    """The report's look, for whatever is drawn inside; names are text and never markup."""
+    with mpl.rc_context(_STYLE), warnings.catch_warnings():
+        # The reader's own fonts draw the text of an SVG, ours only measure it.
+        warnings.filterwarnings("ignore", r"Glyph .* missing from", UserWarning)
+        yield
+
+
+def codec_colours(codecs: Sequence[str]) -> dict[str, str]:
+    """A colour for each codec, in order; they repeat after twelve."""
+    return {name: _CODEC_COLOURS[i % len(_CODEC_COLOURS)] for i, name in enumerate(codecs)}
+
+
+def transport_markers(transports: Sequence[str]) -> dict[str, str]:
+    """The shape (a key of ``MARKERS``) of each transport; they repeat after four."""
+    shapes = list(MARKERS)
+    return {name: shapes[i % len(shapes)] for i, name in enumerate(transports)}
+
+
+def quality_against_delay(
+    axes: Axes,
+    summary: pd.DataFrame,
+    network: str,
+    colours: Mapping[str, str],
+    markers: Mapping[str, str],
+) -> None:
+    """PESQ-WB over mouth-to-ear p95 on one network; area of a marker by bitrate on the wire.
+
+    ``summary`` is that of :func:`harness.report.tables.summarise`. Axes span all its networks.
+    """
+    bounds = {bound: wide(summary, bound).set_index(CONFIGURATION) for bound in ("low", "high")}
+    points = wide(summary).dropna(subset=["pesq_wb", "delay_p95"])
+    every = points["delay_p95"] if len(points) else pd.Series([100.0])
+    axes.set_xscale("log")
+    axes.set_xlim(every.min() / 1.3, every.max() * 1.3)
+    axes.set_ylim(0.9, 4.75)
+    axes.grid(axis="both")
+    axes.set_axisbelow(True)
+    for point in points[points["network"] == network].to_dict("records"):
+        low, high = (
+            bounds[bound].loc[tuple(point[name] for name in CONFIGURATION)]
+            for bound in ("low", "high")
+        )
+        x, y, colour = point["delay_p95"], point["pesq_wb"], colours[point["codec"]]
+        axes.vlines(x, low["pesq_wb"], high["pesq_wb"], colour, linewidth=1.2, alpha=0.7)
+        axes.hlines(y, low["delay_p95"], high["delay_p95"], colour, linewidth=1.2, alpha=0.7)
+        axes.scatter(
+            x,
+            y,
+            s=marker_area(point["wire"]),
+            color=colour,
+            marker=MARKERS[markers[point["transport"]]],
+            edgecolors=INK,
+            linewidths=0.5,
+            alpha=0.9,
+            zorder=3,
+        )
+    axes.xaxis.set_major_locator(LogLocator(10, subs=(1.0, 2.0, 5.0)))
+    axes.xaxis.set_minor_locator(NullLocator())
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
+    axes.set_xlabel("mouth to ear, p95 (ms)")
+    axes.set_ylabel("PESQ-WB")
+
+
+def marker_area(kbps: float) -> float:
+    """In square points: 10 kbit/s is 20, ten times the rate three times the area."""
+    return 20.0 if np.isnan(kbps) else 20.0 * 3 ** float(np.log10(max(kbps, 3.0) / 10))
+
+
+def latency_bars(axes: Axes, parts: pd.DataFrame, labels: Sequence[str], longest_ms: float) -> None:
+    """Stacked bars of the medians of each part, one bar per row of ``parts`` (those of
+    :func:`harness.report.tables.latency_parts`), from the top down."""
+    places = np.arange(len(parts))
+    left = np.zeros(len(parts))
+    for name, colour in PART_COLOURS.items():
+        width = parts[f"{name}_ms"].fillna(0).to_numpy(np.float64)
+        # A part below zero (a frame complete before its last fragment's send call returned) is
+        # nothing that a bar could show.
+        width = np.clip(width, 0, None)
+        axes.barh(places, width, left=left, height=0.72, color=colour, label=name, linewidth=0)
+        left = left + width
+    for place, total in enumerate(left.tolist()):
+        axes.text(total + longest_ms * 0.015, place, f"{total:.0f}", va="center", fontsize=9)
+    axes.set_yticks(places, labels)
+    axes.set_ylim(len(parts) - 0.5, -0.5)
+    axes.set_xlim(0, longest_ms * 1.12)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("ms")
+
+
+def fates_over_time(axes: Axes, shares: pd.DataFrame, top: float) -> None:
+    """Stacked shares of packets that were not simply played, along the media.
+
+    ``shares`` are rows of :func:`harness.report.tables.fates` of one network and transport; the
+    y axis ends at ``top`` (a share).
+    """
+    seconds = shares["second"].to_numpy(np.float64)
+    bottom = np.zeros(len(shares))
+    for fate in reversed(FATES[1:]):
+        height = 100 * shares[fate].to_numpy(np.float64)
+        if height.any():
+            axes.bar(
+                seconds,
+                height,
+                bottom=bottom,
+                width=BIN_S,
+                align="edge",
+                color=FATE_COLOURS[fate],
+                label=fate,
+                linewidth=0,
+            )
+        bottom = bottom + height
+    axes.set_xlim(0, seconds.max() + BIN_S if len(seconds) else 1)
+    axes.set_ylim(0, 100 * top)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("media time (s)")
+    axes.set_ylabel("% of packets")
+
+
+def fate_strips(
+    axes: Axes,
+    strips: Sequence[tuple[str, Sequence[tuple[str, float, float]]]],
+    seconds: float,
+) -> None:
+    """One strip per cell: label and what :func:`harness.report.tables.fate_runs` gives."""
+    for place, (_, runs) in enumerate(strips):
+        axes.broken_barh([(0, seconds)], (place - 0.36, 0.72), color=FATE_COLOURS["played"])
+        for fate in FATES[1:]:
+            spans = [(start, length) for name, start, length in runs if name == fate]
+            if spans:
+                axes.broken_barh(
+                    spans, (place - 0.36, 0.72), color=FATE_COLOURS[fate], linewidth=0.2
+                )
+    axes.set_yticks(np.arange(len(strips)), [label for label, _ in strips])
+    axes.set_ylim(len(strips) - 0.5, -0.5)
+    axes.set_xlim(0, seconds)
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("media time (s)")
+
+
+_PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)
+_METADATA = re.compile(r"\s*<metadata>.*?</metadata>", re.DOTALL)
+_SIZE = re.compile(r'(<svg\b[^>]*?) (?:width|height)="[^"]*"')
+_FONT = re.compile(r"font: ([\d.]+)px [^;\"]*")
+_REFERENCES = (
+    (re.compile(r'\bid="([^"]+)"'), r'id="{}-\1"'),
+    (re.compile(r'href="#([^"]+)"'), r'href="#{}-\1"'),
+    (re.compile(r"url\(#([^)]+)\)"), r"url(#{}-\1)"),
+)
+
+
+def svg(
+    name: str,
+    draw: Callable[[Axes], None],
+    size: tuple[float, float],
+    description: str,
+) -> str:
+    """What ``draw`` draws on axes in a figure of ``size`` (inches), as an ``<svg>`` element.
+
+    ``name`` is unique on the page and starts the ids inside; ``description`` is what a screen
+    reader says. Byte-stable: the same drawing gives the same text.
+    """
+    with style():
+        figure = Figure(figsize=size, layout="constrained")
+        draw(figure.add_subplot())
+        sink = io.StringIO()
+        figure.savefig(sink, format="svg", metadata={"Date": None})
+    text = _PROLOGUE.sub("", sink.getvalue())
+    text = _METADATA.sub("", text)
+    text = _SIZE.sub(r"\1", _SIZE.sub(r"\1", text))
+    text = _FONT.sub(r"font-size: \1px", text)
+    for pattern, replacement in _REFERENCES:
+        text = pattern.sub(replacement.format(name), text)
+    text = text.replace(INK, "currentColor").replace(FAINT, "var(--rule)")
+    label = f"<title>{escape(description)}</title>"
+    return re.sub(r"(<svg\b[^>]*)>", rf'\1 role="img" class="drawing">{label}', text, count=1)

@@ -1,0 +1,559 @@
+"""What the report says, as tables: pure functions from a run's tables, nothing drawn.
+
+A *configuration* is one combination of network, transport, receiver and codec; its figures are
+means over its ``ok`` cells, utterance by utterance (see :mod:`harness.score.stats`). From
+``MIN_CLUSTERS`` utterances on they carry a 95 % interval; below that the lowest and highest mean of
+an utterance, which is a *range* and no interval. A figure that is missing has a reason instead.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+
+from harness import units
+from harness.score import stats
+from harness.score.metrics import LATENCY, Better
+from harness.store import Tables
+
+CONFIGURATION = ["network", "transport", "receiver", "codec"]
+SIGNIFICANT = 0.05
+CONVERSATION_MS = 400.0
+"""One-way delay that network planning should not exceed (ITU-T G.114, 4)."""
+BIN_S = 0.5
+FATES = ("played", "reordered", "incomplete", "undecodable", "late", "queue", "lost")
+"""Of packets, from well to worst, as they are stacked."""
+
+
+class Shown(NamedTuple):
+    """A figure as the report shows it: a score times ``scale``, in ``unit``."""
+
+    key: str
+    label: str
+    metric: str
+    mode: str
+    track: str
+    unit: str
+    better: Better
+    scale: float
+    digits: int
+    meaning: str
+
+
+FIGURES = (
+    Shown(
+        "pesq_wb", "PESQ-WB", "pesq", "wb", "media", "MOS-LQO", "higher", 1, 2,
+        "speech quality of codec and concealment, on the media timeline; 1 to 4.64",
+    ),
+    Shown(
+        "pesq_wb_played", "PESQ-WB as played", "pesq", "wb", "played", "MOS-LQO", "higher", 1, 2,
+        "the same of what came out of the device, pauses and stretching included",
+    ),
+    Shown(
+        "stoi", "STOI", "stoi", "classic", "media", "", "higher", 1, 3,
+        "intelligibility of speech; up to 1",
+    ),
+    Shown(
+        "delay_p95", "Mouth to ear, p95", "mouth_to_ear", "p95", "", "ms", "lower", 1, 0,
+        "95 % of the frames that were heard had at most this delay",
+    ),
+    Shown(
+        "missing", "Late or lost", "share_late_or_lost", "", "", "%", "lower", 100, 1,
+        "share of packets lost, dropped by a queue, or too late to be played",
+    ),
+    Shown(
+        "concealed", "Concealed", "concealment_ratio", "", "", "%", "lower", 100, 1,
+        "share of frames that the listener had to make up",
+    ),
+    Shown(
+        "estoi", "ESTOI", "stoi", "extended", "media", "", "higher", 1, 3,
+        "STOI that also looks at correlation between bands",
+    ),
+    Shown(
+        "pesq_nb", "PESQ-NB", "pesq", "nb", "media", "MOS-LQO", "higher", 1, 2,
+        "telephone-band quality; 1 to 4.55",
+    ),
+    Shown(
+        "delay_p50", "Mouth to ear, p50", "mouth_to_ear", "p50", "", "ms", "lower", 1, 0,
+        "median delay of the frames that were heard",
+    ),
+    Shown(
+        "jitter", "Jitter", "jitter_rfc3550", "mean", "", "ms", "lower", 1, 1,
+        "RFC 3550 interarrival jitter, mean",
+    ),
+    Shown(
+        "payload", "Payload", "bitrate", "payload", "", "kbit/s", "neither", 1e-3, 1,
+        "codec payloads over media time",
+    ),
+    Shown(
+        "wire", "On the wire", "bitrate", "wire", "", "kbit/s", "neither", 1e-3, 1,
+        "Ethernet frames, forward, over media time",
+    ),
+    Shown(
+        "encode_rtf", "Encode time", "real_time_factor", "encode", "", "%", "lower", 100, 2,
+        "time of the encode call over the duration of its frame",
+    ),
+)  # fmt: skip
+BY_KEY = {figure.key: figure for figure in FIGURES}
+
+
+def summarise(tables: Tables, figures: Sequence[Shown] = FIGURES) -> pd.DataFrame:
+    """One row per configuration and figure, configurations without an ``ok`` cell included.
+
+    Columns: ``network, transport, receiver, codec, figure`` (key), ``mean, low, high`` (in the
+    figure's unit, NaN where missing), ``spread`` (``interval``, ``range`` or None), ``n`` cells and
+    ``utterances`` behind the mean, ``reason`` (None where there is a mean).
+    """
+    scores = tables.scores.merge(
+        ok_cells(tables)[["cell_id", "utterance", *CONFIGURATION]], on="cell_id"
+    )
+    found = {key: rows for key, rows in scores.groupby([*CONFIGURATION, *_SCORE])}
+    rows = []
+    for configuration, cells in tables.cells.groupby(CONFIGURATION):
+        for shown in figures:
+            scored = found.get((*configuration, shown.metric, shown.mode, shown.track))
+            rows.append((*configuration, shown.key, *_summary(scored, shown, cells)))
+    return pd.DataFrame(rows, columns=[*CONFIGURATION, "figure", *_SUMMARY])
+
+
+def wide(summary: pd.DataFrame, value: str = "mean") -> pd.DataFrame:
+    """One row per configuration, one column per figure key."""
+    return summary.pivot(index=CONFIGURATION, columns="figure", values=value).reset_index()
+
+
+def ok_cells(tables: Tables) -> pd.DataFrame:
+    """The cells that enter averages."""
+    return tables.cells[tables.cells["status"] == "ok"]
+
+
+def scored(tables: Tables, shown: Shown) -> pd.DataFrame:
+    """The ``ok`` cells that have this figure, with its ``value`` in the figure's unit."""
+    mine = (tables.scores[list(_SCORE)] == [shown.metric, shown.mode, shown.track]).all(axis=1)
+    values = tables.scores.loc[mine, ["cell_id", "value"]].dropna()
+    return ok_cells(tables).merge(values.assign(value=values["value"] * shown.scale), on="cell_id")
+
+
+@dataclass(frozen=True)
+class Order:
+    """Names in the order in which everything shows them: networks from kind to cruel (by the mean
+    of their PESQ-WB), codecs from the highest bitrate set to the lowest."""
+
+    networks: tuple[str, ...]
+    transports: tuple[str, ...]
+    receivers: tuple[str, ...]
+    codecs: tuple[str, ...]
+
+
+def order(tables: Tables, summary: pd.DataFrame) -> Order:
+    """The order of a run's names; by name where figures do not tell."""
+    quality = summary[summary["figure"] == "pesq_wb"].groupby("network")["mean"].mean()
+    cells = tables.cells
+    rates = cells.groupby("codec")["bitrate_nominal_bps"].max()
+    return Order(
+        tuple(_by_value(cells["network"], quality)),
+        tuple(sorted(cells["transport"].unique(), key=lambda name: (name != "udp", name))),
+        tuple(sorted(cells["receiver"].unique())),
+        tuple(_by_value(cells["codec"], rates)),
+    )
+
+
+@dataclass(frozen=True)
+class Compared:
+    """One configuration beside the best one of its network; figures are means."""
+
+    name: tuple[str, str, str]
+    """Transport, receiver, codec."""
+    quality: float
+    quality_low: float
+    quality_high: float
+    spread: str | None
+    played: float
+    delay_ms: float
+    wire_kbps: float
+    missing_percent: float
+    n: int
+    utterances: int
+    difference: stats.Difference | None
+    """Of its PESQ-WB to the best one's, in pairs; None for the best one, or without pairs."""
+
+    @property
+    def separable(self) -> bool:
+        """The test says that it sounds worse than the best one."""
+        p = None if self.difference is None else self.difference.p_holm
+        return p is not None and p <= SIGNIFICANT
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """What can be said of one network. ``ranked`` is by PESQ-WB, best first; empty where no speech
+    was scored."""
+
+    network: str
+    ranked: tuple[Compared, ...]
+
+    @property
+    def best(self) -> Compared:
+        return self.ranked[0]
+
+    @property
+    def tied(self) -> tuple[Compared, ...]:
+        """The others that cannot be told from the best one."""
+        return tuple(other for other in self.ranked[1:] if not other.separable)
+
+    @property
+    def testable(self) -> bool:
+        """There were utterances enough for a test of at least one difference."""
+        return any(
+            other.difference is not None and other.difference.p is not None
+            for other in self.ranked[1:]
+        )
+
+    @property
+    def leanest(self) -> Compared:
+        """The lowest bitrate on the wire among the best one and those tied with it."""
+        return min((self.best, *self.tied), key=lambda one: (_last(one.wire_kbps), one.name))
+
+    @property
+    def quickest(self) -> Compared:
+        """The shortest delay among the best one and those tied with it."""
+        return min((self.best, *self.tied), key=lambda one: (_last(one.delay_ms), one.name))
+
+    @property
+    def conversational(self) -> Compared | None:
+        """The best sounding one within ``CONVERSATION_MS``; None if there is none."""
+        return next((one for one in self.ranked if one.delay_ms <= CONVERSATION_MS), None)
+
+
+def verdicts(tables: Tables, summary: pd.DataFrame, networks: Iterable[str]) -> list[Verdict]:
+    """One per network: configurations ranked by PESQ-WB and compared with the first, in pairs."""
+    quality = scored(tables, BY_KEY["pesq_wb"])
+    return [_verdict(network, summary, quality) for network in networks]
+
+
+def latency_parts(tables: Tables) -> pd.DataFrame:
+    """Per configuration, the mean over cells of the median of each part: ``fill_ms`` to
+    ``playout_ms``. Medians do not add up to the median of the sum."""
+    scores = tables.scores[tables.scores["metric"] == "latency_part"]
+    rows = ok_cells(tables)[["cell_id", *CONFIGURATION]].merge(scores, on="cell_id")
+    parts = rows.pivot_table(index=CONFIGURATION, columns="mode", values="value", aggfunc="mean")
+    return parts.reindex(columns=list(LATENCY)).add_suffix("_ms").reset_index()
+
+
+def fates(tables: Tables) -> pd.DataFrame:
+    """Share of packets by fate along the media, over all ``ok`` cells of network and transport.
+
+    Columns: ``network, transport, second`` (start of a bin of ``BIN_S``), one per fate, and
+    ``packets``.
+    """
+    packets = tables.packets[["cell_id", "media_ns", "fate"]].merge(
+        ok_cells(tables)[["cell_id", "network", "transport"]], on="cell_id"
+    )
+    bins = (packets["media_ns"] // int(BIN_S * 1e9)).astype("int64") * BIN_S
+    keys = [packets["network"], packets["transport"], bins.rename("second")]
+    counts = packets.groupby([*keys, "fate"]).size().unstack("fate", fill_value=0)
+    counts = counts.reindex(columns=list(FATES), fill_value=0)
+    total = counts.sum(axis=1)
+    return counts.div(total, axis=0).assign(packets=total).reset_index()
+
+
+def fate_runs(tables: Tables, cell_id: str) -> list[tuple[str, float, float]]:
+    """What became of one cell's packets along its media: (fate, start, length) in s, neighbours of
+    one fate joined; packets that were played in order are left out."""
+    packets = tables.packets[tables.packets["cell_id"] == cell_id]
+    starts = packets["media_ns"].to_numpy(np.int64)
+    frames = np.unique(starts)
+    length = int(np.median(np.diff(frames))) if len(frames) > 1 else 0
+    worst: dict[int, int] = {}
+    for start, fate in zip(starts.tolist(), packets["fate"], strict=True):
+        worst[start] = max(worst.get(start, 0), FATES.index(fate))
+    return _joined(
+        [(start, FATES[rank]) for start, rank in sorted(worst.items())], length, "played"
+    )
+
+
+def frame_runs(tables: Tables, cell_id: str) -> list[tuple[str, float, float]]:
+    """How one cell's frames came to be, as :func:`fate_runs`; decoded frames are left out."""
+    frames = tables.frames[(tables.frames["cell_id"] == cell_id) & tables.frames["frame"].notna()]
+    starts = frames["media_ns"].to_numpy(np.int64)
+    length = int(np.median(np.diff(np.unique(starts)))) if len(starts) > 1 else 0
+    return _joined(sorted(zip(starts.tolist(), frames["kind"], strict=True)), length, "decoded")
+
+
+class Clip(NamedTuple):
+    """A cell whose audio the report carries, and its place by PESQ-WB on its network."""
+
+    network: str
+    place: str
+    cell_id: str
+
+
+@dataclass(frozen=True)
+class Clips:
+    """What to listen to: ``clips`` are cells of one utterance and repetition, in order of how much
+    they are worth carrying."""
+
+    utterance: str
+    repetition: int
+    clips: tuple[Clip, ...]
+
+
+def choose_clips(tables: Tables, networks: Iterable[str]) -> Clips | None:
+    """The best, the worst and the median cell of each network, all of one utterance.
+
+    The utterance is the one with most ``ok`` cells; among these the one whose PESQ-WB is nearest to
+    the mean of all. Cells without PESQ-WB (music) are placed by how little was concealed. None
+    where no cell has audio.
+    """
+    cells = ok_cells(tables)
+    cells = cells[cells["audio_media"].notna() & cells["audio_reference"].notna()]
+    if cells.empty:
+        return None
+    quality = scored(tables, BY_KEY["pesq_wb"]).set_index("cell_id")["value"]
+    concealed = scored(tables, BY_KEY["concealed"]).set_index("cell_id")["value"]
+    cells = cells.assign(
+        quality=cells["cell_id"].map(quality), clean=-cells["cell_id"].map(concealed)
+    )
+    typical = cells["quality"].mean()
+    takes = cells.groupby(["utterance", "repetition"]).agg(
+        count=("cell_id", "size"), quality=("quality", "mean")
+    )
+    takes["off"] = (takes["quality"] - typical).abs()
+    takes = takes.sort_values(["off"], kind="stable").sort_values(
+        "count", ascending=False, kind="stable"
+    )
+    utterance, repetition = takes.index[0]
+    take = cells[(cells["utterance"] == utterance) & (cells["repetition"] == repetition)]
+    ranked = take.sort_values([*CONFIGURATION]).sort_values(
+        ["quality", "clean"], ascending=False, kind="stable"
+    )
+    places: dict[str, list[Clip]] = {"best": [], "worst": [], "median": []}
+    for network in networks:
+        ids = ranked.loc[ranked["network"] == network, "cell_id"].tolist()
+        for place, at in (("best", 0), ("worst", -1), ("median", len(ids) // 2)):
+            taken = [clip.cell_id for found in places.values() for clip in found]
+            if ids and ids[at] not in taken:
+                places[place].append(Clip(network, place, ids[at]))
+    chosen = [clip for clips in places.values() for clip in clips]
+    return Clips(str(utterance), int(repetition), tuple(chosen))
+
+
+def is_clean(asked: str | None) -> bool:
+    """True if the link was asked to do nothing, in both directions (JSON of ``link_asked``)."""
+    pair = json.loads(asked) if asked else {}
+    effects = ("delay_ns", "jitter_ns", "loss", "duplicate", "corrupt", "reorder", "rate")
+    return bool(pair) and not any(link.get(name) for link in pair.values() for name in effects)
+
+
+def describe_link(asked: str | None) -> str:
+    """The forward direction of ``link_asked`` (JSON) in words; "nothing asked of it" when clean."""
+    link = (json.loads(asked) if asked else {}).get("forward", {})
+    words = []
+    if link.get("delay_ns") or link.get("jitter_ns"):
+        words.append(units.format_duration(link["delay_ns"]))
+        if link.get("jitter_ns"):
+            words[-1] += f" ± {units.format_duration(link['jitter_ns'])} ({link['distribution']})"
+    loss = link.get("loss")
+    if loss:
+        model = loss.pop("model")
+        words.append(f"loss {model.replace('_', '-')} " + _loss_in_words(model, loss))
+    words += [f"{name} {link[name]:.1%}" for name in ("duplicate", "corrupt") if link.get(name)]
+    if link.get("reorder"):
+        words.append(f"reorder {link['reorder']['p']:.1%}")
+    if link.get("rate"):
+        words.append(units.format_bitrate(link["rate"]["rate_bps"]) + "/s")
+    return ", ".join(words) or "nothing asked of it"
+
+
+def rig_check(tables: Tables, summary: pd.DataFrame) -> pd.DataFrame:
+    """PCM over a link that was asked to do nothing: rows of ``summary`` and the medians of the
+    parts of its latency (:func:`latency_parts`); empty where not measured."""
+    cells = tables.cells
+    clean = cells["link_asked"].map(lambda asked: is_clean(_text(asked)))
+    rig = cells[clean & (cells["codec_kind"] == "pcm")][CONFIGURATION].drop_duplicates()
+    return rig.merge(wide(summary), on=CONFIGURATION).merge(
+        latency_parts(tables), on=CONFIGURATION, how="left"
+    )
+
+
+def proof(tables: Tables) -> pd.DataFrame:
+    """Asked against measured, per network, transport, direction and figure, of all cells that ran.
+
+    Columns: ``judged, within, idle`` (cells in which the figure was judged, was within its
+    tolerance, was not exercised), and of the worst cell ``asked, measured, tolerance, unit, note``.
+    """
+    rows = [
+        {"network": cell.network, "link": cell.link, **figure}
+        for cell in tables.cells.itertuples()
+        for figure in json.loads(_text(cell.proof) or "[]")
+    ]
+    if not rows:
+        return pd.DataFrame()
+    every = pd.DataFrame(rows)
+    found = []
+    for key, group in every.groupby(["network", "link", "direction", "figure"], sort=False):
+        judged = group[group["ok"].notna()]
+        worst = max((judged if len(judged) else group).to_dict("records"), key=_excess)
+        found.append(
+            {
+                **dict(zip(("network", "link", "direction", "figure"), key, strict=True)),
+                "judged": len(judged),
+                "within": int(judged["ok"].astype(bool).sum()),
+                "idle": len(group) - len(judged),
+                **{name: worst.get(name) for name in ("asked", "measured", "tolerance")},
+                "unit": worst.get("unit") or "",
+                "note": worst.get("note") or "",
+            }
+        )
+    return pd.DataFrame(found)
+
+
+def troubled(tables: Tables) -> pd.DataFrame:
+    """Cells that are not ``ok``, the ones of one configuration and reason together.
+
+    Columns: status, network, transport, receiver, codec, reason, cells, utterances (text).
+    """
+    bad = tables.cells[tables.cells["status"] != "ok"]
+    bad = bad.assign(reason=bad["reason"].fillna("no reason recorded"))
+    found = bad.groupby(["status", *CONFIGURATION, "reason"]).agg(
+        cells=("cell_id", "size"),
+        utterances=("utterance", lambda names: ", ".join(sorted(set(names)))),
+    )
+    return found.reset_index()
+
+
+def lateness(tables: Tables) -> pd.DataFrame:
+    """Per configuration in which the sender was late at all: ``cells`` (that were), ``frames``
+    (late ones), ``of`` (all frames) and ``worst_ms``."""
+    late = tables.cells[tables.cells["late_sends"].fillna(0) > 0]
+    found = late.groupby(CONFIGURATION).agg(
+        cells=("cell_id", "size"),
+        frames=("late_sends", "sum"),
+        of=("frames_total", "sum"),
+        worst_ms=("worst_lateness_ms", "max"),
+    )
+    return found.sort_values("worst_ms", ascending=False, kind="stable").reset_index()
+
+
+_SCORE = ("metric", "mode", "track")
+_SUMMARY = ("mean", "low", "high", "spread", "n", "utterances", "reason")
+_NOTHING = (np.nan, np.nan, np.nan, None, 0, 0)
+
+
+def _summary(
+    scores: pd.DataFrame | None, shown: Shown, cells: pd.DataFrame
+) -> tuple[float, float, float, str | None, int, int, str | None]:
+    """The columns ``_SUMMARY`` of one figure of one configuration."""
+    if not (cells["status"] == "ok").any():
+        counts = cells["status"].value_counts().sort_index()
+        return *_NOTHING, "no ok cell: " + ", ".join(f"{n} {name}" for name, n in counts.items())
+    if scores is None:
+        return *_NOTHING, "not scored"
+    known = scores.dropna(subset=["value"])
+    if known.empty:
+        reasons = scores["reason"].dropna()
+        return *_NOTHING, reasons.mode()[0] if len(reasons) else "no reason recorded"
+    values = known["value"].to_numpy(np.float64) * shown.scale
+    of = known["utterance"].tolist()
+    estimate = stats.estimate(values.tolist(), of)
+    assert estimate is not None
+    spread = None
+    low = high = np.nan
+    if estimate.low is not None and estimate.high is not None:
+        low, high, spread = estimate.low, estimate.high, "interval"
+    elif estimate.clusters > 1:
+        means = pd.Series(values).groupby(np.array(of)).mean()
+        low, high, spread = float(means.min()), float(means.max()), "range"
+    return estimate.mean, low, high, spread, estimate.cells, estimate.clusters, None
+
+
+def _verdict(network: str, summary: pd.DataFrame, quality: pd.DataFrame) -> Verdict:
+    here = summary[summary["network"] == network]
+    rows = here[(here["figure"] == "pesq_wb") & here["mean"].notna()]
+    rows = rows.sort_values(CONFIGURATION).sort_values("mean", ascending=False, kind="stable")
+    ranked = rows.merge(wide(here), on=CONFIGURATION).to_dict("records")
+    if not ranked:
+        return Verdict(network, ())
+    names: list[tuple[str, str, str]] = [
+        (row["transport"], row["receiver"], row["codec"]) for row in ranked
+    ]
+    entries = {name: str(number) for number, name in enumerate(names)}
+    mine = quality[quality["network"] == network]
+    of = [entries[name] for name in zip(mine.transport, mine.receiver, mine.codec, strict=True)]
+    apart = stats.paired_differences(mine.assign(entry=of), entries[names[0]], entry="entry")
+    return Verdict(
+        network,
+        tuple(
+            Compared(
+                name=name,
+                quality=row["mean"],
+                quality_low=row["low"],
+                quality_high=row["high"],
+                spread=row["spread"],
+                played=row["pesq_wb_played"],
+                delay_ms=row["delay_p95"],
+                wire_kbps=row["wire"],
+                missing_percent=row["missing"],
+                n=row["n"],
+                utterances=row["utterances"],
+                difference=apart.get(entries[name]),
+            )
+            for name, row in zip(names, ranked, strict=True)
+        ),
+    )
+
+
+def _loss_in_words(model: str, loss: Mapping[str, Any]) -> str:
+    if model == "trace":
+        return f"{np.mean(loss['lost']):.1%} of {len(loss['lost'])} packets"
+    if model == "bernoulli":
+        return f"{loss['p']:.1%}"
+    p, r = loss["p"], loss["r"]
+    if not p + r:
+        return f"{loss['loss_good']:.1%}"
+    share = (p * loss["loss_bad"] + r * loss["loss_good"]) / (p + r)
+    burst = f", bursts of {1 / r:.1f} packets" if r else ""
+    return f"{share:.1%}{burst}"
+
+
+def _by_value(names: pd.Series, values: pd.Series) -> list[str]:
+    """The distinct names, highest value first; those without one last; ties by name."""
+    known = values.dropna().to_dict()
+    return sorted(names.unique(), key=lambda name: (-known.get(name, -np.inf), name))
+
+
+def _joined(
+    marks: Iterable[tuple[int, str]], length_ns: int, plain: str
+) -> list[tuple[str, float, float]]:
+    runs: list[tuple[str, int, int]] = []
+    for start, name in marks:
+        if name == plain:
+            continue
+        if runs and runs[-1][0] == name and runs[-1][2] >= start:
+            runs[-1] = (name, runs[-1][1], start + length_ns)
+        else:
+            runs.append((name, start, start + length_ns))
+    return [(name, start / 1e9, (end - start) / 1e9) for name, start, end in runs]
+
+
+def _excess(figure: Mapping[Hashable, Any]) -> float:
+    """How far a proof figure is off, in tolerances; -1 where it was not judged."""
+    asked, measured, tolerance = (figure.get(name) for name in ("asked", "measured", "tolerance"))
+    if figure.get("ok") is None or pd.isna(figure["ok"]):
+        return -1.0
+    if asked is None or measured is None or pd.isna(asked) or pd.isna(measured):
+        return np.inf
+    off = float(abs(measured - asked))
+    return off / tolerance if tolerance else (np.inf if off else 0.0)
+
+
+def _last(value: float) -> float:
+    return np.inf if np.isnan(value) else value
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
