@@ -41,7 +41,16 @@ Progress = Callable[[str], None]
 
 
 class Unreachable(AssetError):
-    """Neither cache nor mirror has the file, and the network did not answer."""
+    """Neither cache nor mirror has the file, and the network did not give it."""
+
+    def __init__(self, asset: Asset, reason: object) -> None:
+        host = urllib.parse.urlparse(asset.url).hostname
+        self.reason = f"{host}: {reason}"
+        super().__init__(
+            f"{asset.name}: cannot download {asset.url} ({reason}); check the network and its"
+            f" proxy, or put the file (sha256 {asset.sha256}) into a folder and set {ENV_MIRROR}"
+            " to it"
+        )
 
 
 def file_sha256(path: Path) -> str:
@@ -90,6 +99,16 @@ class AssetStore:
         if intact:
             self._verified[path] = state
         return intact
+
+    def lacks(self, asset: Asset) -> str | None:
+        """None where :meth:`fetch` would find the file, else the reason; downloads nothing."""
+        if self.has(asset) or self._in_mirror(asset) is not None:
+            return None
+        try:
+            with self._open(asset, "HEAD"):
+                return None
+        except Unreachable as error:
+            return error.reason
 
     def fetch(self, asset: Asset, progress: Progress | None = None) -> Path:
         """The file, in the cache. Raises Unreachable, or AssetError where what came is not it."""
@@ -181,22 +200,31 @@ class AssetStore:
         candidates = self._mirror_by_size.get(asset.size_bytes, [])
         return next((path for path in candidates if file_sha256(path) == asset.sha256), None)
 
-    def _download(self, asset: Asset, file: IO[bytes]) -> None:
+    def _open(self, asset: Asset, method: str) -> http.client.HTTPResponse:
         host = urllib.parse.urlparse(asset.url).netloc
-        reason: object = "it did not answer before"
+        reason: object = "did not answer before"
         if host not in self._silent_hosts:
+            request = urllib.request.Request(asset.url, method=method)
             try:
-                with urllib.request.urlopen(asset.url, timeout=_TIMEOUT_S) as answer:
-                    shutil.copyfileobj(answer, file, _CHUNK_BYTES)
-                return
+                answer: http.client.HTTPResponse = urllib.request.urlopen(
+                    request, timeout=_TIMEOUT_S
+                )
+                return answer
             except urllib.error.HTTPError as error:
                 reason = error
                 error.close()
             except (http.client.HTTPException, OSError) as error:
-                reason = error
+                reason = getattr(error, "reason", error)
                 self._silent_hosts.add(host)
-        raise Unreachable(
-            f"{asset.name}: cannot download {asset.url} ({reason}); check the network and its"
-            f" proxy, or put the file (sha256 {asset.sha256}) into a folder and set"
-            f" {ENV_MIRROR} to it"
-        )
+        raise Unreachable(asset, reason)
+
+    def _download(self, asset: Asset, file: IO[bytes]) -> None:
+        with self._open(asset, "GET") as answer:
+            while chunk := self._read(asset, answer):
+                file.write(chunk)
+
+    def _read(self, asset: Asset, answer: http.client.HTTPResponse) -> bytes:
+        try:
+            return answer.read(_CHUNK_BYTES)
+        except (http.client.HTTPException, OSError) as error:
+            raise Unreachable(asset, error) from error

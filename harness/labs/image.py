@@ -15,6 +15,7 @@ from __future__ import annotations
 import fcntl
 import hashlib
 import io
+import json
 import os
 import platform
 import re
@@ -44,7 +45,11 @@ LABEL_BASE_HOW = f"{PROJECT}.base-how"
 LABEL_PACKAGES = f"{PROJECT}.packages"
 _IMAGES = ROOT / "images"
 _WHEELHOUSE = ROOT / ".wheelhouse"
-_LOCKS = (ROOT / "requirements.lock", ROOT / "requirements.no-deps.lock")
+_REQUIREMENTS = (
+    _IMAGES / "requirements.txt",
+    ROOT / "requirements.lock",
+    ROOT / "requirements.no-deps.lock",
+)
 _PYTHON = "3.11"
 _GLIBC_MINORS = range(5, 37)  # Debian 12 has glibc 2.36
 _SUITE = "bookworm"
@@ -101,12 +106,11 @@ def ensure_image(client: docker.DockerClient, progress: Progress) -> ImageFacts:
 
 def _ensure_packages(client: docker.DockerClient, progress: Progress) -> Image:
     context = _packages_context()
-    name = _digest(context)
-    tag = f"{PROJECT}-packages:{name}"
+    tag = f"{PROJECT}-packages:{_digest(context)}"
     image = _find(client, tag)
     if image is None:
         base, labels = _ensure_base(client, progress)
-        wheelhouse = _ensure_wheelhouse(client, name, progress)
+        wheelhouse = _ensure_wheelhouse(client, progress)
         progress("building the image: packages from the wheelhouse")
         context |= {
             str(path.relative_to(wheelhouse)): path for path in sorted(wheelhouse.rglob("*.whl"))
@@ -163,15 +167,16 @@ def _debootstrap(client: docker.DockerClient, tag: str) -> None:
             client.api.import_image_from_file(file, repository=repository, tag=version)
 
 
-def _ensure_wheelhouse(client: docker.DockerClient, name: str, progress: Progress) -> Path:
+def _ensure_wheelhouse(client: docker.DockerClient, progress: Progress) -> Path:
     """Wheels for the image's Python and machine, whatever the host's are; with a pip to match."""
-    folder = _WHEELHOUSE / name
-    if folder.is_dir():
-        return folder
-    progress("filling the wheelhouse of the image")
     machine = {"amd64": "x86_64", "arm64": "aarch64"}.get(
         client.version()["Arch"], platform.machine()
     )
+    wanted = {path.name: path.read_bytes() for path in _REQUIREMENTS}
+    folder = _WHEELHOUSE / f"{_digest(wanted)}-{machine}"
+    if folder.is_dir():
+        return folder
+    progress("filling the wheelhouse of the image")
     target = ["--python-version", _PYTHON, "--implementation", "cp", "--only-binary=:all:"]
     for minor in _GLIBC_MINORS:
         target += ["--platform", f"manylinux_2_{minor}_{machine}"]
@@ -183,9 +188,9 @@ def _ensure_wheelhouse(client: docker.DockerClient, name: str, progress: Progres
     with tempfile.TemporaryDirectory(dir=_WHEELHOUSE) as scratch:
         new = Path(scratch) / "new"
         wheels = str(new / "wheels")
-        wanted = str(_IMAGES / "requirements.txt")
-        _run([*pip, "download", "-qq", *target, "-d", wheels, "-r", wanted])
-        _run([*pip, "wheel", "-qq", "--no-deps", "-w", wheels, "-r", str(_LOCKS[1])])
+        imported, _, without_deps = map(str, _REQUIREMENTS)
+        _run([*pip, "download", "-qq", *target, "-d", wheels, "-r", imported])
+        _run([*pip, "wheel", "-qq", "--no-deps", "-w", wheels, "-r", without_deps])
         _run([*pip, "download", "-qq", "--no-deps", "-d", str(new / "pip"), "pip"])
         new.rename(folder)
     return folder
@@ -210,9 +215,8 @@ def _sources() -> dict[str, bytes | Path]:
 
 
 def _packages_context() -> dict[str, bytes | Path]:
-    files = (_IMAGES / "packages.Dockerfile", _IMAGES / "requirements.txt", *_LOCKS)
-    context: dict[str, bytes | Path] = {path.name: path.read_bytes() for path in files}
-    return {"Dockerfile": context.pop("packages.Dockerfile"), **context}
+    context: dict[str, bytes | Path] = {path.name: path.read_bytes() for path in _REQUIREMENTS}
+    return context | {"Dockerfile": (_IMAGES / "packages.Dockerfile").read_bytes()}
 
 
 def _digest(*contexts: Mapping[str, bytes | Path]) -> str:
@@ -285,3 +289,20 @@ def _engine_errors() -> Iterator[None]:
         yield
     except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
         raise MachineCannot(f"Docker failed while the image was made: {error}") from error
+
+
+def main() -> None:
+    """Build the image if need be; its facts as JSON."""
+    from harness.labs.docker import connect
+
+    client = connect()
+    try:
+        facts = ensure_image(client, lambda text: print(text, file=sys.stderr))  # noqa: T201
+    finally:
+        client.close()
+    json.dump(facts.as_dict(), sys.stdout, indent=2)
+    sys.stdout.write("\n")
+
+
+if __name__ == "__main__":
+    main()
