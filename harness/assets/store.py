@@ -94,7 +94,7 @@ class AssetStore:
             if self._verified.get(path) == state:
                 return True
             intact = state[1] == asset.size_bytes and file_sha256(path) == asset.sha256
-        except FileNotFoundError:
+        except OSError:
             return False
         if intact:
             self._verified[path] = state
@@ -222,6 +222,8 @@ class AssetStore:
         with self._open(asset, "GET") as answer:
             while chunk := self._read(asset, answer):
                 file.write(chunk)
+            if answer.length:  # read() tells a short body from a whole one in no other way
+                raise Unreachable(asset, f"the connection ended {answer.length} bytes early")
 
     def _read(self, asset: Asset, answer: http.client.HTTPResponse) -> bytes:
         try:
