@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -22,6 +23,7 @@ from typing import Any
 
 import docker
 import docker.errors
+import docker.utils
 import requests.exceptions
 from docker.models.containers import Container
 from docker.models.networks import Network
@@ -39,6 +41,7 @@ ASSETS = "/assets"
 def connect() -> docker.DockerClient:
     """The engine that DOCKER_HOST or the default socket names. Raises MachineCannot."""
     try:
+        _knock()
         client = docker.from_env(timeout=120)
         client.ping()
     except (docker.errors.DockerException, requests.exceptions.RequestException, OSError) as error:
@@ -46,6 +49,18 @@ def connect() -> docker.DockerClient:
             f"no Docker engine answers ({error}); start it, or use --lab netns"
         ) from error
     return client
+
+
+def _knock() -> None:
+    """Docker's client leaks the socket of a connection that fails, so one of our own goes first."""
+    address = docker.utils.parse_host(os.environ.get("DOCKER_HOST"))
+    if address.startswith("http+unix://"):
+        path = address.removeprefix("http+unix://")
+        with socket.socket(socket.AF_UNIX) as door:
+            try:
+                door.connect(path)
+            except OSError as error:
+                raise OSError(error.errno, error.strerror, path) from error
 
 
 @contextlib.contextmanager
