@@ -119,7 +119,7 @@ def quality_against_delay(
     every = points["delay_p95"] if len(points) else pd.Series([100.0])
     axes.set_xscale("log")
     axes.set_xlim(every.min() / 1.3, every.max() * 1.3)
-    axes.set_ylim(0.9, 4.75)
+    axes.set_ylim(0.85, 4.9)
     axes.grid(axis="both")
     axes.set_axisbelow(True)
     for point in points[points["network"] == network].to_dict("records"):
@@ -167,7 +167,7 @@ def latency_bars(axes: Axes, parts: pd.DataFrame, labels: Sequence[str], longest
         left = left + width
     for place, total in enumerate(left.tolist()):
         axes.text(total + longest_ms * 0.015, place, f"{total:.0f}", va="center", fontsize=9)
-    axes.set_yticks(places, labels)
+    axes.set_yticks(places, [_short(label) for label in labels])
     axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.set_xlim(0, longest_ms * 1.12)
     axes.tick_params(axis="y", length=0)
@@ -220,11 +220,17 @@ def fate_strips(
                 axes.broken_barh(
                     spans, (place - 0.36, 0.72), color=FATE_COLOURS[fate], linewidth=0.2
                 )
-    axes.set_yticks(np.arange(len(strips)), [label for label, _ in strips])
+    axes.set_yticks(np.arange(len(strips)), [_short(label) for label, _ in strips])
     axes.set_ylim(len(strips) - 0.5, -0.5)
     axes.set_xlim(0, seconds)
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("media time (s)")
+
+
+def _short(label: str, longest: int = 26) -> str:
+    """A label that leaves room for the drawing: its middle goes."""
+    half = (longest - 1) // 2
+    return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"
 
 
 _PROLOGUE = re.compile(r"^.*?(?=<svg)", re.DOTALL)

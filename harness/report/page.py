@@ -241,7 +241,8 @@ class _Page:
                     " bitrates are real, its sound means nothing and has no quality score.",
                 )
             )
-        utterances = tables.ok_cells(self.run)["utterance"].nunique()
+        quality = self.summary[self.summary["figure"] == "pesq_wb"]
+        utterances = int(quality["utterances"].max()) if len(quality) else 0
         if 0 < utterances < MIN_CLUSTERS:
             said.append(
                 (

@@ -106,8 +106,8 @@ def summarise(tables: Tables, figures: Sequence[Shown] = FIGURES) -> pd.DataFram
     """One row per configuration and figure, configurations without an ``ok`` cell included.
 
     Columns: ``network, transport, receiver, codec, figure`` (key), ``mean, low, high`` (in the
-    figure's unit, NaN where missing), ``spread`` (``interval``, ``range`` or None), ``n`` cells and
-    ``utterances`` behind the mean, ``reason`` (None where there is a mean).
+    figure's unit, NaN where missing), ``spread`` (``interval``, ``range`` or null), ``n`` cells and
+    ``utterances`` behind the mean (0 where missing), ``reason`` (null where there is a mean).
     """
     scores = tables.scores.merge(
         ok_cells(tables)[["cell_id", "utterance", *CONFIGURATION]], on="cell_id"
@@ -140,8 +140,8 @@ def scored(tables: Tables, shown: Shown) -> pd.DataFrame:
 
 @dataclass(frozen=True)
 class Order:
-    """Names in the order in which everything shows them: networks from kind to cruel (by the mean
-    of their PESQ-WB), codecs from the highest bitrate set to the lowest."""
+    """Names in the order in which everything shows them: clean networks first, then from kind to
+    cruel (by the mean of their PESQ-WB); codecs from the highest bitrate set to the lowest."""
 
     networks: tuple[str, ...]
     transports: tuple[str, ...]
@@ -151,11 +151,12 @@ class Order:
 
 def order(tables: Tables, summary: pd.DataFrame) -> Order:
     """The order of a run's names; by name where figures do not tell."""
-    quality = summary[summary["figure"] == "pesq_wb"].groupby("network")["mean"].mean()
     cells = tables.cells
+    quality = summary[summary["figure"] == "pesq_wb"].groupby("network")["mean"].mean()
+    clean = {row.network for row in cells.itertuples() if is_clean(_text(row.link_asked))}
     rates = cells.groupby("codec")["bitrate_nominal_bps"].max()
     return Order(
-        tuple(_by_value(cells["network"], quality)),
+        tuple(sorted(_by_value(cells["network"], quality), key=lambda name: name not in clean)),
         tuple(sorted(cells["transport"].unique(), key=lambda name: (name != "udp", name))),
         tuple(sorted(cells["receiver"].unique())),
         tuple(_by_value(cells["codec"], rates)),
@@ -171,7 +172,6 @@ class Compared:
     quality: float
     quality_low: float
     quality_high: float
-    spread: str | None
     played: float
     delay_ms: float
     wire_kbps: float
@@ -373,7 +373,7 @@ def rig_check(tables: Tables, summary: pd.DataFrame) -> pd.DataFrame:
     """PCM over a link that was asked to do nothing: rows of ``summary`` and the medians of the
     parts of its latency (:func:`latency_parts`); empty where not measured."""
     cells = tables.cells
-    clean = cells["link_asked"].map(lambda asked: is_clean(_text(asked)))
+    clean = cells["link_asked"].map(lambda asked: is_clean(_text(asked))).astype(bool)
     rig = cells[clean & (cells["codec_kind"] == "pcm")][CONFIGURATION].drop_duplicates()
     return rig.merge(wide(summary), on=CONFIGURATION).merge(
         latency_parts(tables), on=CONFIGURATION, how="left"
@@ -493,7 +493,6 @@ def _verdict(network: str, summary: pd.DataFrame, quality: pd.DataFrame) -> Verd
                 quality=row["mean"],
                 quality_low=row["low"],
                 quality_high=row["high"],
-                spread=row["spread"],
                 played=row["pesq_wb_played"],
                 delay_ms=row["delay_p95"],
                 wire_kbps=row["wire"],
