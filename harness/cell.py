@@ -178,7 +178,9 @@ def stream(
         pair.sender.ask("run", order)
         sent, sent_columns = pair.sender.answer(cell.timeout_s)
         received, received_columns = pair.receiver.answer(cell.timeout_s)
-        counted, link_log = pair.link.call("collect")
+        for end in (pair.sender, pair.receiver):
+            end.call("close")  # what is still on its way is reset, and the link runs empty
+        counted, link_log = pair.link.call("collect", timeout_s=cell.timeout_s)
     packets, frames = join(
         sent_packets=_part(sent_columns, "packets"),
         sent_frames=_part(sent_columns, "frames"),

@@ -230,7 +230,7 @@ def _report(arguments: argparse.Namespace) -> int:
 
     path = write_report(arguments.dir)
     out.print(
-        f"report: {escape(str(path))} ({units.format_size(path.stat().st_size)})", soft_wrap=True
+        f"report: {escape(str(path))} ({units.readable_size(path.stat().st_size)})", soft_wrap=True
     )
     return EXIT_OK
 

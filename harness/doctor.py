@@ -23,7 +23,7 @@ from harness.codecs import opus
 from harness.errors import AssetError, HarnessError, MachineCannot
 from harness.labs.docker import connect
 from harness.network import probe
-from harness.units import format_size
+from harness.units import readable_size
 
 NEEDED_BYTES = 5 * 10**9
 """Environment, wheelhouse and both images."""
@@ -128,7 +128,7 @@ def _cores() -> Finding:
 
 def _memory() -> Finding:
     memory = psutil.virtual_memory()
-    detail = f"{format_size(memory.available)} of {format_size(memory.total)} free"
+    detail = f"{readable_size(memory.available)} of {readable_size(memory.total)} free"
     if memory.available < 2 * 10**9:
         return Finding("memory", False, detail, "2 GB at least; use fewer --jobs")
     return Finding("memory", True, detail)
@@ -136,9 +136,9 @@ def _memory() -> Finding:
 
 def _disk() -> Finding:
     free = shutil.disk_usage(Path.cwd()).free
-    detail = f"{format_size(free)} free in {Path.cwd()}"
+    detail = f"{readable_size(free)} free in {Path.cwd()}"
     if free < NEEDED_BYTES:
-        return Finding("disk", False, detail, f"{format_size(NEEDED_BYTES)} for set-up and a run")
+        return Finding("disk", False, detail, f"{readable_size(NEEDED_BYTES)} for set-up and a run")
     return Finding("disk", True, detail)
 
 

@@ -223,7 +223,8 @@ class _Matrix:
                 for future in done:
                     cell, result = waiting.pop(future), future.result()
                     status, reason = result.row["status"], result.row["reason"]
-                    self._observer.step(f"{status} {cell.label}: {reason}", trouble=status != "ok")
+                    text = f"{status} {cell.label}" + (f": {reason}" if reason else "")
+                    self._observer.step(text, trouble=status != "ok")
         except BaseException:
             self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)

@@ -105,6 +105,14 @@ def format_size(size_bytes: int) -> str:
     return _format(size_bytes, [("GB", 10**9), ("MB", 10**6), ("kB", 1_000), ("B", 1)])
 
 
+def readable_size(size_bytes: int) -> str:
+    """25_276_502_016 -> ``"25.3 GB"``: for people, not to be read back."""
+    for unit, factor in (("GB", 10**9), ("MB", 10**6), ("kB", 1_000)):
+        if size_bytes >= factor:
+            return f"{size_bytes / factor:.1f} {unit}"
+    return f"{size_bytes} B"
+
+
 def format_frequency(hz: int) -> str:
     """16_000 -> ``"16kHz"``."""
     return _format(hz, [("kHz", 1_000), ("Hz", 1)])

@@ -18,7 +18,7 @@ from harness.assets.items import ItemRef
 from harness.assets.manifest import Asset, asset_of
 from harness.assets.store import AssetStore, Unreachable, file_sha256
 from harness.errors import AssetError, BadInput
-from harness.units import format_size
+from harness.units import readable_size
 
 AUDIO_SUFFIXES = (".wav", ".flac", ".ogg")
 
@@ -141,7 +141,7 @@ def fetch(
     observer.phase("fetching", len(assets))
     for asset in assets:
         store.fetch(asset)
-        observer.step(f"{asset.name} ({format_size(asset.size_bytes)})")
+        observer.step(f"{asset.name} ({readable_size(asset.size_bytes)})")
 
 
 def _items(entry: Entry, base: Path) -> Iterator[ItemRef]:
@@ -195,7 +195,7 @@ def _row(
     name: str, kind: str, assets: Sequence[Asset], licence: str, store: AssetStore
 ) -> AssetRow:
     here = sum(map(store.has, assets))
-    size = format_size(sum(asset.size_bytes for asset in assets))
+    size = readable_size(sum(asset.size_bytes for asset in assets))
     return AssetRow(name, kind, len(assets), size, f"{here} of {len(assets)}", licence)
 
 

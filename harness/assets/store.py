@@ -29,7 +29,7 @@ from typing import IO
 from harness.assets import manifest
 from harness.assets.manifest import Asset
 from harness.errors import AssetError
-from harness.units import format_size
+from harness.units import readable_size
 
 ENV_CACHE = "HARNESS_CACHE"
 ENV_MIRROR = "HARNESS_MIRROR"
@@ -123,7 +123,7 @@ class AssetStore:
                         shutil.copyfileobj(original, file)
                 else:
                     if progress is not None:
-                        progress(f"downloading {asset.name} ({format_size(asset.size_bytes)})")
+                        progress(f"downloading {asset.name} ({readable_size(asset.size_bytes)})")
                     self._download(asset, file)
                 file.flush()
                 got = file_sha256(Path(file.name))

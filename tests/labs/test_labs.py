@@ -85,6 +85,24 @@ def test_a_killed_run_is_cleaned_up_and_resumed(lab: str, tiny: Path, tmp_path: 
     assert left_of(directory) == []
 
 
+@pytest.mark.docker
+@pytest.mark.netem
+def test_netem_works_on_the_ports_of_containers(tiny: Path, tmp_path: Path) -> None:
+    done = harness(
+        *("run", str(tiny), "--lab", "docker", "--link", "netem", "--out", str(tmp_path)),
+        *("--only", "pcm/udp/*", "--jobs", "1"),
+    )
+    assert done.returncode == 0, done.stderr
+    tables = store.load((tmp_path / "latest").resolve())
+    assert list(tables.cells.status) == ["ok"] * 2, tables.cells.reason
+    assert set(tables.cells.link) == {"netem"}
+    lossy = tables.cells.set_index("network").loc["lossy"]
+    assert json.loads(lossy.link_readback)["forward"]["netem"]["delay_ns"] == 20_000_000
+    proof = {(f["direction"], f["figure"]): f for f in json.loads(lossy.proof)}
+    assert proof["forward", "delay"]["ok"]
+    assert proof["forward", "loss"]["ok"]
+
+
 def left_of(directory: Path) -> list[str]:
     """Processes, containers and networks that carry the run's id."""
     run_id = store.RunStore.open(directory).run_id
