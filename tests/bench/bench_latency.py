@@ -31,15 +31,20 @@ _PORT = 40_000
 _STAMP = struct.Struct(">q")
 
 
-def bare_udp_one_way(sender_pid: int, receiver_pid: int, host: str) -> NDArray[np.int64]:
-    """One-way times in ns, shape (PACKETS,), between the network namespaces of two processes."""
-    program = [sys.executable, "-m", "tests.bench.bench_latency"]
-    with subprocess.Popen(
-        [*program, "receive", str(receiver_pid), host], stdout=subprocess.PIPE
-    ) as receiver:
+def bare_udp_one_way(
+    pair: Pair, packets: int = PACKETS, interval_ns: int = INTERVAL_NS
+) -> NDArray[np.int64]:
+    """One-way times in ns, shape (packets,), between processes in the pair's two namespaces."""
+    pace = [pair.receiver_host, str(packets), str(interval_ns)]
+
+    def program(role: str, end: str) -> list[str]:
+        pid = str(pair.facts[end]["pid"])
+        return [sys.executable, "-m", "tests.bench.bench_latency", role, pid, *pace]
+
+    with subprocess.Popen(program("receive", "receiver"), stdout=subprocess.PIPE) as receiver:
         assert receiver.stdout is not None
         receiver.stdout.readline()  # bound
-        subprocess.run([*program, "send", str(sender_pid), host], check=True)
+        subprocess.run(program("send", "sender"), check=True)
         return np.array(json.loads(receiver.stdout.readline()), np.int64)
 
 
@@ -76,9 +81,8 @@ def measure() -> dict[str, str]:
     with session("bench-latency") as mine:
         pair = NetnsLab(mine).open_pair(0)
         try:
-            pids = pair.facts["sender"]["pid"], pair.facts["receiver"]["pid"]
             for _ in range(ROUNDS):
-                bare.append(bare_udp_one_way(*pids, pair.receiver_host))
+                bare.append(bare_udp_one_way(pair))
                 ours.append(harness_one_way(pair))
         finally:
             pair.close()
@@ -93,28 +97,28 @@ def measure() -> dict[str, str]:
     return figures
 
 
-def _receive(host: str) -> None:
+def _receive(host: str, packets: int, _: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, real_time(RECEIVE_PRIORITY):
         sock.bind((host, _PORT))
         print("bound", flush=True)
         took = []
-        for _ in range(PACKETS):
+        for _ in range(packets):
             data = sock.recv(65_535)
             took.append(monotonic_ns() - _STAMP.unpack_from(data)[0])
     print(json.dumps(took), flush=True)
 
 
-def _send(host: str) -> None:
+def _send(host: str, packets: int, interval_ns: int) -> None:
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock, real_time(RECEIVE_PRIORITY):
         sock.connect((host, _PORT))
-        start_ns = monotonic_ns() + INTERVAL_NS
-        for i in range(PACKETS):
-            sleep_until(start_ns + i * INTERVAL_NS)
+        start_ns = monotonic_ns() + 20 * NS_PER_MS
+        for i in range(packets):
+            sleep_until(start_ns + i * interval_ns)
             sock.send(_STAMP.pack(monotonic_ns()).ljust(SIZE_BYTES, b"\0"))
 
 
 if __name__ == "__main__":
-    role, pid, address = sys.argv[1:]
+    role, pid, address, count, interval = sys.argv[1:]
     join_namespace(int(pid), "net")
     exact_timers()
-    (_receive if role == "receive" else _send)(address)
+    (_receive if role == "receive" else _send)(address, int(count), int(interval))
