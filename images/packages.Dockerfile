@@ -5,6 +5,7 @@
 ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
 
 FROM ${BASE} AS packages
+LABEL codec-network-harness.stage=packages
 COPY pip /wheelhouse/pip
 COPY wheels /wheelhouse/wheels
 # pip runs from its own wheel, so that no base has to have it. What torch brings for building

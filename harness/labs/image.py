@@ -43,6 +43,7 @@ ROOT = Path(harness.__file__).parents[1]
 LABEL_BASE = f"{PROJECT}.base"
 LABEL_BASE_HOW = f"{PROJECT}.base-how"
 LABEL_PACKAGES = f"{PROJECT}.packages"
+LABEL_STAGE = f"{PROJECT}.stage"
 _IMAGES = ROOT / "images"
 _WHEELHOUSE = ROOT / ".wheelhouse"
 _REQUIREMENTS = (
@@ -116,6 +117,8 @@ def _ensure_packages(client: docker.DockerClient, progress: Progress) -> Image:
             str(path.relative_to(wheelhouse)): path for path in sorted(wheelhouse.rglob("*.whl"))
         }
         image = _build(client, tag, context, {"BASE": base}, labels)
+        # What the first stage leaves is as large as the image, and no layer of it.
+        client.images.prune({"dangling": True, "label": LABEL_STAGE})
     return image
 
 
