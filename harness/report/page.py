@@ -102,7 +102,6 @@ class Take:
     wave_media: str
     marks: list[audio.Mark]
     seconds: float
-    concealed: str
     uris: dict[str, str] = field(repr=False)
 
 
@@ -242,6 +241,10 @@ class _Page:
                 )
             )
         quality = self.summary[self.summary["figure"] == "pesq_wb"]
+        fine = tables.ok_cells(self.run)["cell_id"]
+        unscored = int((~fine.isin(self.run.scores["cell_id"])).sum())
+        if unscored:
+            said.append(("warn", f"{unscored} of {len(fine)} ok cells are not scored."))
         utterances = int(quality["utterances"].max()) if len(quality) else 0
         if 0 < utterances < MIN_CLUSTERS:
             said.append(
@@ -418,6 +421,7 @@ class _Page:
             if (key := (s.metric, s.mode, s.track)) in value and not _missing(value[key])
         ]
         made_up = sum(length for kind, _, length in runs if kind in ("concealed", "silence"))
+        words.append(f"{number(made_up)} s made up")
         return Take(
             network=clip.network,
             place=clip.place,
@@ -430,7 +434,6 @@ class _Page:
             wave_media=audio.wave(media, seconds),
             marks=audio.marks(runs, seconds),
             seconds=seconds,
-            concealed=number(made_up, 2),
             uris={cell["audio_reference"]: reference.uri, cell["audio_media"]: media.uri},
         )
 

@@ -532,7 +532,8 @@ def _joined(
     for start, name in marks:
         if name == plain:
             continue
-        if runs and runs[-1][0] == name and runs[-1][2] >= start:
+        # Media times are whole ns, frames of 1024 samples at 48 kHz are not.
+        if runs and runs[-1][0] == name and runs[-1][2] + length_ns // 100 >= start:
             runs[-1] = (name, runs[-1][1], start + length_ns)
         else:
             runs.append((name, start, start + length_ns))

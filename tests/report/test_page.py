@@ -154,7 +154,7 @@ def few(**columns: object) -> SmallRun:
         (few(all_failed=True), "None of the 9 cells is ok (9 failed)."),
         (few(networks=("lossy",), utterances=("a",), music=()), "is all that was scored here"),
         (few(utterances=()), "No verdict: no speech quality was scored here (PESQ is defined"),
-        (few(scored=False), "not scored"),
+        (few(scored=False), "9 of 9 ok cells are not scored."),
         (few(audio=False), "No audio is embedded."),
         (few(networks=("lossy",)), "has no PCM on a clean network"),
         (few(run={"finished_utc": None}), "This run is not finished"),

@@ -216,6 +216,16 @@ def test_packets_become_runs_of_their_worst_fate() -> None:
     assert tables.fate_runs(run, "0") == []
 
 
+def test_frames_of_a_broken_number_of_nanoseconds_are_joined() -> None:
+    run = run_of([{"codec": "a", "utterance": "x"}], [])
+    rows = [
+        {"cell_id": "0", "seq": k, "media_ns": k * 1024 * 10**9 // 48_000, "fate": "lost"}
+        for k in range(50)
+    ]
+    found = tables.fate_runs(replace(run, packets=to_pandas(from_rows("packets", rows))), "0")
+    assert [fate for fate, _, _ in found] == ["lost"]
+
+
 def test_shares_of_fates_add_up(small_run: Path) -> None:
     run = load(small_run)
     shares = tables.fates(run)
