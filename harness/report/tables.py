@@ -215,13 +215,13 @@ class Verdict:
 
     @property
     def leanest(self) -> Compared:
-        """The lowest bitrate on the wire among the best one and those tied with it."""
-        return min((self.best, *self.tied), key=lambda one: (_last(one.wire_kbps), one.name))
+        """The lowest bitrate on the wire, to the kbit/s, of the best one and those tied with it."""
+        return min((self.best, *self.tied), key=lambda one: _last(one.wire_kbps))
 
     @property
     def quickest(self) -> Compared:
-        """The shortest delay among the best one and those tied with it."""
-        return min((self.best, *self.tied), key=lambda one: (_last(one.delay_ms), one.name))
+        """The shortest delay, to the ms, of the best one and those tied with it."""
+        return min((self.best, *self.tied), key=lambda one: _last(one.delay_ms))
 
     @property
     def conversational(self) -> Compared | None:
@@ -552,7 +552,7 @@ def _excess(figure: Mapping[Hashable, Any]) -> float:
 
 
 def _last(value: float) -> float:
-    return np.inf if np.isnan(value) else value
+    return np.inf if np.isnan(value) else round(value)
 
 
 def _text(value: Any) -> str | None:
