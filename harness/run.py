@@ -69,7 +69,7 @@ class Outcome:
 
 def default_jobs() -> int:
     """Cells side by side: voice is light, and the CPU budget holds back what is not."""
-    return max(2, min(16, 4 * (os.cpu_count() or 1)))
+    return max(2, min(24, 3 * (os.cpu_count() or 1)))
 
 
 def run(options: Options, observer: Observer) -> Outcome:

@@ -27,6 +27,7 @@ import docker.utils
 import requests.exceptions
 from docker.models.containers import Container
 from docker.models.networks import Network
+from docker.types import Ulimit
 
 from harness import errors
 from harness.control import Listener
@@ -36,6 +37,8 @@ from harness.units import monotonic_ns
 
 CONTROL = "/run/harness"
 ASSETS = "/assets"
+REAL_TIME = Ulimit(name="rtprio", soft=50, hard=50)
+"""Lets an endpoint take SCHED_FIFO without any capability."""
 
 
 def connect() -> docker.DockerClient:
@@ -86,6 +89,7 @@ class DockerLab:
         self._cores = int(info.get("NCPU") or os.cpu_count() or 1)
         self._has_cpusets = bool(info.get("CPUSet", False))
         self._version = self._client.version()
+        self._may_promote = True
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -167,21 +171,26 @@ class DockerLab:
     def _endpoint(
         self, stack: ExitStack, role: str, index: int, network: Network, socket_name: str
     ) -> Container:
-        limits = {}
+        options: dict[str, Any] = {
+            "network": network.name,
+            "user": "65534:65534",
+            "tmpfs": {"/tmp": "size=64m"},
+            "sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"},
+        }
         if self._has_cpusets and self._cores >= 4:
             offset = 0 if role == "sender" else 1
-            limits["cpuset_cpus"] = str(1 + (2 * index + offset) % (self._cores - 1))
-        return self._agent(
-            stack,
-            "harness.endpoint.agent",
-            role,
-            socket_name,
-            network=network.name,
-            user="65534:65534",
-            tmpfs={"/tmp": "size=64m"},
-            sysctls={"net.ipv6.conf.all.disable_ipv6": "1"},
-            **limits,
-        )
+            options["cpuset_cpus"] = str(1 + (2 * index + offset) % (self._cores - 1))
+        agent = (stack, "harness.endpoint.agent", role, socket_name)
+        if self._may_promote:
+            try:
+                return self._agent(*agent, ulimits=[REAL_TIME], **options)
+            except docker.errors.APIError as error:
+                if "rlimit" not in str(error):
+                    raise
+                # An engine without CAP_SYS_RESOURCE: its endpoints run at ordinary priority, and
+                # say so in ``agent_facts``.
+                self._may_promote = False
+        return self._agent(*agent, **options)
 
     def _agent(
         self, stack: ExitStack, module: str, role: str, socket_name: str, **options: Any
