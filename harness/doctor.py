@@ -143,7 +143,9 @@ def _disk() -> Finding:
 
 
 def _gpu() -> Finding:
-    failure = _child("import torch; assert torch.cuda.is_available(), 'torch sees none'")
+    failure = _child(
+        "import sys, torch; sys.exit(None if torch.cuda.is_available() else 'torch sees none')"
+    )
     if failure is None:
         return Finding("GPU", True, "torch sees one; codecs run on the CPU all the same")
     return Finding("GPU", None, failure, "none needed: codecs run on the CPU")
@@ -180,6 +182,10 @@ def _corpus() -> Finding:
         " until then synthetic speech stands in, for plumbing only"
     )
     return Finding("speech corpus", None, reason, remedy)
+
+
+def _about(size_bytes: int) -> str:
+    return format_size(round(size_bytes, -8))
 
 
 def _child(code: str) -> str | None:
