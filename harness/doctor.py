@@ -184,10 +184,6 @@ def _corpus() -> Finding:
     return Finding("speech corpus", None, reason, remedy)
 
 
-def _about(size_bytes: int) -> str:
-    return format_size(round(size_bytes, -8))
-
-
 def _child(code: str) -> str | None:
     """None where the code runs; else the last line of what it said."""
     try:
