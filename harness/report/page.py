@@ -37,6 +37,7 @@ MAX_PANELS = 24
 MAX_ROWS = 400
 MAX_YAML = 40_000
 _HEAT = ("pesq_wb", "pesq_wb_played", "stoi", "delay_p95", "missing", "concealed")
+_TAKE = ("pesq_wb", "pesq_wb_played", "delay_p95", "concealed")
 _SCALES: Mapping[str, tuple[float, float]] = {
     "pesq_wb": (1.0, 4.65),
     "pesq_wb_played": (1.0, 4.65),
@@ -171,7 +172,7 @@ class _Page:
         troubled = self._rows(tables.troubled(run), "lines of failed, invalid or unsupported cells")
         return {
             "run": self.row,
-            "warnings": self._warnings(counts),
+            "warnings": self._warnings(counts, verdicts),
             "statuses": {name: counts.get(name, 0) for name in _STATUSES},
             "verdicts": verdicts,
             "links": {n: tables.describe_link(_text(links[n])) for n in self.order.networks},
@@ -187,6 +188,7 @@ class _Page:
             "over_time": self._fates(),
             "strips": self._strips(),
             "take_of": tables.choose_clips(run, self.order.networks),
+            "causes": self._rows(tables.causes(run), "causes of trouble"),
             "troubled": troubled,
             "lateness": self._rows(tables.lateness(run), "lines of late senders"),
             "proof": self._rows(tables.proof(run), "lines of the proof"),
@@ -209,7 +211,9 @@ class _Page:
             "name": self._name,
         }
 
-    def _warnings(self, counts: Mapping[Any, int]) -> list[tuple[str, str]]:
+    def _warnings(
+        self, counts: Mapping[Any, int], verdicts: Sequence[tables.Verdict]
+    ) -> list[tuple[str, str]]:
         """What a reader must know first: (``warn`` or ``note``, text)."""
         cells = self.run.cells
         total = len(cells)
@@ -245,6 +249,16 @@ class _Page:
         unscored = int((~fine.isin(self.run.scores["cell_id"])).sum())
         if unscored:
             said.append(("warn", f"{unscored} of {len(fine)} ok cells are not scored."))
+        uneven = [verdict.network for verdict in verdicts if verdict.uneven]
+        if uneven:
+            said.append(
+                (
+                    "warn",
+                    f"On {', '.join(uneven)} not all means are over the same utterances, for"
+                    " cells dropped out: means there differ by utterance, too; only differences"
+                    " in pairs compare like with like.",
+                )
+            )
         utterances = int(quality["utterances"].max()) if len(quality) else 0
         if 0 < utterances < MIN_CLUSTERS:
             said.append(
@@ -348,14 +362,14 @@ class _Page:
         parts = tables.latency_parts(self.run)
         if parts.empty:
             return []
-        sums = parts.filter(like="_ms").clip(lower=0).sum(axis=1)
         panels = []
         for network in self.order.networks:
             mine = self._sorted(parts[parts["network"] == network])
             if len(mine):
                 names = zip(mine["transport"], mine["receiver"], mine["codec"], strict=True)
                 labels = [self._name(name) for name in names]
-                panels.append((network, _bars(mine, labels, float(sums.max())), _tall(len(mine))))
+                longest = float(mine.filter(like="_ms").clip(lower=0).sum(axis=1).max())
+                panels.append((network, _bars(mine, labels, longest), _tall(len(mine))))
         return self._panels("latency by part", panels)
 
     def _sorted(self, rows: pd.DataFrame) -> pd.DataFrame:
@@ -414,14 +428,13 @@ class _Page:
         runs = tables.frame_runs(self.run, clip.cell_id)
         mine = self.run.scores[self.run.scores["cell_id"] == clip.cell_id]
         value = mine.set_index(["metric", "mode", "track"])["value"].to_dict()
-        shown = [BY_KEY[key] for key in ("pesq_wb", "pesq_wb_played", "delay_p95", "concealed")]
         words = [
-            f"{s.label} {number(value[key] * s.scale, s.digits)} {s.unit}".strip()
-            for s in shown
-            if (key := (s.metric, s.mode, s.track)) in value and not _missing(value[key])
+            f"{shown.label} {number(value[key] * shown.scale, shown.digits)}"
+            + f" {shown.unit}" * (shown.metric != "pesq")
+            for shown in map(BY_KEY.__getitem__, _TAKE)
+            if (key := (shown.metric, shown.mode, shown.track)) in value
+            and not _missing(value[key])
         ]
-        made_up = sum(length for kind, _, length in runs if kind in ("concealed", "silence"))
-        words.append(f"{number(made_up)} s made up")
         return Take(
             network=clip.network,
             place=clip.place,

@@ -163,12 +163,15 @@ def order(tables: Tables, summary: pd.DataFrame) -> Order:
     )
 
 
+Name = tuple[str, str, str]
+"""Transport, receiver and codec of a configuration."""
+
+
 @dataclass(frozen=True)
 class Compared:
     """One configuration beside the best one of its network; figures are means."""
 
-    name: tuple[str, str, str]
-    """Transport, receiver, codec."""
+    name: Name
     quality: float
     quality_low: float
     quality_high: float
@@ -191,10 +194,13 @@ class Compared:
 @dataclass(frozen=True)
 class Verdict:
     """What can be said of one network. ``ranked`` is by PESQ-WB, best first; empty where no speech
-    was scored."""
+    was scored. ``unranked`` has the others by name, with the reason for their missing score."""
 
     network: str
     ranked: tuple[Compared, ...]
+    unranked: tuple[tuple[Name, str], ...]
+    uneven: bool
+    """Not all means are over the same utterances, so that only pairs compare fairly."""
 
     @property
     def best(self) -> Compared:
@@ -426,6 +432,25 @@ def troubled(tables: Tables) -> pd.DataFrame:
     return found.reset_index()
 
 
+def causes(tables: Tables) -> pd.DataFrame:
+    """Why cells are not ``ok``, by cause: reasons that differ in their numbers only are one.
+
+    Columns: ``status, example, cells, networks`` (text); commonest first. A cell with several
+    causes counts for each.
+    """
+    bad = troubled(tables)
+    bad = bad.assign(example=bad["reason"].str.split("; (?!use fewer)", regex=True)).explode(
+        "example"
+    )
+    bad["cause"] = bad["example"].str.replace(r"\d+(\.\d+)?", "#", regex=True)
+    found = bad.groupby(["status", "cause"]).agg(
+        example=("example", "first"),
+        cells=("cells", "sum"),
+        networks=("network", lambda names: ", ".join(sorted(set(names)))),
+    )
+    return found.reset_index().sort_values("cells", ascending=False, kind="stable")
+
+
 def lateness(tables: Tables) -> pd.DataFrame:
     """Per configuration in which the sender was late at all: ``cells`` (that were), ``frames``
     (late ones), ``of`` (all frames) and ``worst_ms``."""
@@ -473,18 +498,21 @@ def _summary(
 
 def _verdict(network: str, summary: pd.DataFrame, quality: pd.DataFrame) -> Verdict:
     here = summary[summary["network"] == network]
-    rows = here[(here["figure"] == "pesq_wb") & here["mean"].notna()]
-    rows = rows.sort_values(CONFIGURATION).sort_values("mean", ascending=False, kind="stable")
+    rows = here[here["figure"] == "pesq_wb"].sort_values(CONFIGURATION)
+    unranked = tuple(
+        (_name(row), row["reason"]) for row in rows[rows["mean"].isna()].to_dict("records")
+    )
+    rows = rows.dropna(subset=["mean"]).sort_values("mean", ascending=False, kind="stable")
     ranked = rows.merge(wide(here), on=CONFIGURATION).to_dict("records")
     if not ranked:
-        return Verdict(network, ())
-    names: list[tuple[str, str, str]] = [
-        (row["transport"], row["receiver"], row["codec"]) for row in ranked
-    ]
+        return Verdict(network, (), unranked, False)
+    names = [_name(row) for row in ranked]
     entries = {name: str(number) for number, name in enumerate(names)}
     mine = quality[quality["network"] == network]
     of = [entries[name] for name in zip(mine.transport, mine.receiver, mine.codec, strict=True)]
-    apart = stats.paired_differences(mine.assign(entry=of), entries[names[0]], entry="entry")
+    mine = mine.assign(entry=of)
+    apart = stats.paired_differences(mine, entries[names[0]], entry="entry")
+    met = mine.groupby("entry")["utterance"].agg(frozenset)
     return Verdict(
         network,
         tuple(
@@ -503,7 +531,13 @@ def _verdict(network: str, summary: pd.DataFrame, quality: pd.DataFrame) -> Verd
             )
             for name, row in zip(names, ranked, strict=True)
         ),
+        unranked,
+        met.nunique() > 1,
     )
+
+
+def _name(row: Mapping[Hashable, Any]) -> Name:
+    return row["transport"], row["receiver"], row["codec"]
 
 
 def _loss_in_words(model: str, loss: Mapping[str, Any]) -> str:

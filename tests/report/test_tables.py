@@ -152,6 +152,17 @@ def test_without_common_blocks_nothing_is_claimed() -> None:
     assert len(found.tied) == 1
 
 
+def test_a_configuration_that_lacks_an_utterance_or_a_score_is_named() -> None:
+    run = rated({"a": [4.0, 3.0], "b": [3.9, 2.9]})
+    assert not verdict(run).uneven
+    run = rated({"a": [4.0, 3.0], "b": [3.9], "c": [None]})  # type: ignore[list-item]
+    run.scores["reason"] = run.scores["value"].isna().map({True: "silent", False: None})
+    found = verdict(run)
+    assert found.uneven
+    assert [one.name[2] for one in found.ranked] == ["b", "a"]
+    assert found.unranked == ((("udp", "fixed", "c"), "silent"),)
+
+
 def test_conversation_ends_where_g_114_says() -> None:
     run = rated({"slow": [4.5, 4.5], "quick": [4.0, 4.0]})
     delays = [
@@ -287,6 +298,22 @@ def test_the_proof_shows_the_cell_that_was_furthest_off(small_run: Path) -> None
     rate = rows.loc[("clean", "rate")]
     assert (rate["judged"], rate["within"]) == (0, 0)
     assert rate["idle"] > 0
+
+
+def test_causes_that_differ_in_numbers_only_are_one() -> None:
+    late = "the sender fell behind: {} of 500 frames left late (worst {} ms); use fewer --jobs"
+    reasons = [
+        late.format(12, 30.5),
+        late.format(7, 21),
+        f"link forward: jitter asked 1, measured 4.2 ms; {late.format(9, 99.9)}",
+    ]
+    cells = [
+        {"codec": f"c{i}", "utterance": "x", "status": "invalid", "reason": reason}
+        for i, reason in enumerate(reasons)
+    ]
+    rows = tables.causes(run_of(cells, []))
+    assert rows[["cells", "networks"]].values.tolist() == [[3, "n"], [1, "n"]]
+    assert rows["example"].tolist() == [reasons[0], "link forward: jitter asked 1, measured 4.2 ms"]
 
 
 def test_trouble_is_gathered_with_its_reasons(small_run: Path) -> None:
