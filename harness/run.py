@@ -34,6 +34,8 @@ from harness.store import RunStore, load
 from harness.store.provenance import run_facts
 
 ENGINES = ("auto", "netem", "relay")
+Weights = dict[str, Path | Unsupported]
+"""By name: where they are, or why the cells that need them cannot run."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +80,10 @@ def run(options: Options, observer: Observer) -> Outcome:
     wanted, corpus, asset_store = _inputs(options.scenario, observer.note)
     cells = plan(wanted, corpus.items).select(options.only)
     references = assets.prepare_all({cell.item for cell in cells.cells}, asset_store)
+    for reference in references.values():
+        for warning in reference.warnings:
+            observer.note(f"{reference.item.id}: {warning}")
+    weights = _weights(cells, asset_store)
 
     store = _open_store(options, wanted)
     row = store.run_row() | {
@@ -94,7 +100,7 @@ def run(options: Options, observer: Observer) -> Outcome:
             mine = stack.enter_context(session(store.run_id))
             lab, lab_why = open_lab(options.lab, mine, asset_store.cache, observer.note)
             stack.callback(lab.close)
-            matrix = _Matrix(options, lab, store, references, asset_store, observer)
+            matrix = _Matrix(options, lab, store, references, weights, observer)
             stack.callback(matrix.close)
             engine, engine_why = matrix.choose_engine(options.link)
             observer.note(f"lab {lab.name} ({lab_why}); link engine {engine} ({engine_why})")
@@ -139,6 +145,21 @@ def _inputs(
     return wanted, assets.load_corpora(wanted.corpus, path.parent, store, note), store
 
 
+def _needed(cell: Cell) -> tuple[str, ...]:
+    return codecs.module(cell.codec.codec).required_assets(cell.codec.params)
+
+
+def _weights(cells: Plan, store: assets.AssetStore) -> Weights:
+    """What the codecs need, fetched before any cell starts. Raises AssetError if damaged."""
+    found: Weights = {}
+    for name in sorted({name for cell in cells.cells for name in _needed(cell)}):
+        try:
+            found[name] = store.weights(name)
+        except Unsupported as error:
+            found[name] = error
+    return found
+
+
 def _open_store(options: Options, wanted: Scenario) -> RunStore:
     if options.resume is None:
         return RunStore.create(options.out, wanted.name, datetime.now(UTC))
@@ -162,14 +183,14 @@ class _Matrix:
         lab: Lab,
         store: RunStore,
         references: dict[str, assets.Prepared],
-        asset_store: assets.AssetStore,
+        weights: Weights,
         observer: Observer,
     ) -> None:
         self.jobs = options.jobs or default_jobs()
         self._lab = lab
         self._store = store
         self._references = references
-        self._asset_store = asset_store
+        self._weights = weights
         self._observer = observer
         self._idle: queue.SimpleQueue[Pair] = queue.SimpleQueue()
         self._open: set[int] = set()
@@ -251,8 +272,7 @@ class _Matrix:
         """One cell on an idle pair, written down. A broken pair costs this cell alone."""
         row = describe(cell, self._lab.name, engine)
         try:
-            needed = codecs.module(cell.codec.codec).required_assets(cell.codec.params)
-            paths = {name: self._lab.asset_path(self._asset_store.weights(name)) for name in needed}
+            paths = {name: self._asset_path(name) for name in _needed(cell)}
             pair = self._take()
             try:
                 facts = self._facts_of(cell, pair, paths)
@@ -271,6 +291,12 @@ class _Matrix:
             result = without_streaming(row, error)
         self._write(cell, result)
         return result
+
+    def _asset_path(self, name: str) -> str:
+        found = self._weights[name]
+        if isinstance(found, Unsupported):
+            raise found
+        return self._lab.asset_path(found)
 
     def _write(self, cell: Cell, result: CellResult) -> None:
         reference = self._references[cell.item.id]

@@ -28,7 +28,7 @@ from typing import IO
 
 from harness.assets import manifest
 from harness.assets.manifest import Asset
-from harness.errors import AssetError
+from harness.errors import AssetError, Unsupported
 from harness.units import readable_size
 
 ENV_CACHE = "HARNESS_CACHE"
@@ -137,12 +137,21 @@ class AssetStore:
             return path
 
     def weights(self, name: str) -> Path:
-        """Weights whose licence was accepted. Raises AssetError with the command that helps."""
+        """Weights whose licence was accepted.
+
+        Raises Unsupported, with the command that helps, where it was not, or where nobody can
+        deliver them; AssetError where what is here is damaged.
+        """
         asset = self._weights(name).asset
         command = f"harness assets fetch {name} --accept-licence"
         if not self._acceptance(name).exists():
-            raise AssetError(f"{name}: the licence of these weights is not accepted yet: {command}")
-        return self.fetch(asset)
+            raise Unsupported(
+                f"{name}: the licence of these weights is not accepted yet: {command}"
+            )
+        try:
+            return self.fetch(asset)
+        except Unreachable as error:
+            raise Unsupported(str(error)) from error
 
     def accept(self, name: str) -> None:
         """Record that the user accepts what the manifest says of the weights' licence."""

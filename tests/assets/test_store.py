@@ -14,7 +14,7 @@ import pytest
 from harness.assets import manifest
 from harness.assets.manifest import Asset
 from harness.assets.store import AssetStore, Unreachable
-from harness.errors import AssetError
+from harness.errors import AssetError, Unsupported
 
 CONTENT = bytes(range(256)) * 40
 
@@ -140,7 +140,7 @@ def test_weights_wait_for_their_licence(
     known = manifest.Weights(asset(base), "none stated", "someone", "terms")
     monkeypatch.setattr(manifest, "weights", lambda: {"net": known})
     store = AssetStore(tmp_path)
-    with pytest.raises(AssetError, match="harness assets fetch net --accept-licence"):
+    with pytest.raises(Unsupported, match="harness assets fetch net --accept-licence"):
         store.weights("net")
     store.accept("net")
     assert store.weights("net").read_bytes() == CONTENT

@@ -1,0 +1,74 @@
+"""``python -m tests.bench.agreement RUN RUN``: do two runs of one scenario tell the same?
+
+Cells are paired by id (lab and engine are no part of it). Per configuration and figure: both means,
+and the paired difference with its 95 % interval, bootstrapped over utterances. Figures agree when
+the interval holds zero, or the difference is below what the figure resolves.
+"""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import pandas as pd
+
+from harness import store
+from harness.score.stats import estimate
+
+FIGURES = {
+    ("pesq", "wb", "media"): 0.05,
+    ("stoi", "classic", "media"): 0.005,
+    ("mouth_to_ear", "p50", ""): 2.0,
+    ("mouth_to_ear", "p95", ""): 2.0,
+    ("loss_total", "", ""): 0.005,
+    ("pdv", "p95", ""): 2.0,
+}
+"""What is compared, and the difference below which it is the same (ms, or the figure's unit)."""
+CONFIGURATION = ["codec", "transport", "network"]
+
+
+def main(first: Path, second: Path) -> int:
+    runs = [store.load(path) for path in (first, second)]
+    for name, tables in zip("AB", runs, strict=True):
+        row = tables.runs.iloc[0]
+        counts = tables.cells.status.value_counts().to_dict()
+        print(f"{name}: {row.run_id}: {row.lab}, {row.link}, {row.host[:60]}..., {counts}")
+    ids = [set(tables.cells.cell_id) for tables in runs]
+    print(f"the same cells: {ids[0] == ids[1]} ({len(ids[0])})")
+    scored = [_scored(tables) for tables in runs]
+    both = scored[0].join(scored[1], lsuffix="_a", rsuffix="_b", how="inner").reset_index()
+    apart = 0
+    for (codec, transport, network, *figure), rows in both.groupby(
+        [*CONFIGURATION, "metric", "mode", "track"]
+    ):
+        resolves = FIGURES[figure[0], figure[1], figure[2]]
+        difference = estimate(list(rows.value_b - rows.value_a), list(rows.utterance))
+        assert difference is not None
+        if difference.low is None or difference.high is None:
+            verdict, interval = "too few", ""
+        else:
+            same = difference.low <= 0 <= difference.high or abs(difference.mean) <= resolves
+            apart += not same
+            verdict = "agree" if same else "DIFFER"
+            interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]"
+        name = "/".join(part for part in figure if part)
+        print(
+            f"{codec:>9} {transport:>4} {network:<12} {name:<22}"
+            f" A {rows.value_a.mean():9.3f}  B {rows.value_b.mean():9.3f}"
+            f"  B-A {difference.mean:+8.3f} {interval:<20} {verdict}"
+        )
+    print(f"{apart} figures differ")
+    return int(apart > 0)
+
+
+def _scored(tables: store.Tables) -> pd.DataFrame:
+    """Values of ok cells, by cell and figure."""
+    ok = tables.cells[tables.cells.status == "ok"][["cell_id", "utterance", *CONFIGURATION]]
+    scores = tables.scores.merge(ok, on="cell_id")
+    wanted = pd.MultiIndex.from_frame(scores[["metric", "mode", "track"]]).isin(list(FIGURES))
+    keys = ["cell_id", "utterance", *CONFIGURATION, "metric", "mode", "track"]
+    return scores[wanted & scores.value.notna()].set_index(keys)[["value"]]
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]), Path(sys.argv[2])))
