@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -94,15 +94,17 @@ def run(options: Options, observer: Observer) -> Outcome:
         "items": json.dumps({name: ref.provenance() for name, ref in references.items()}),
         **run_facts(),
     }
+    wanted_lab = _as_before("lab", options.lab, row)
+    wanted_link = _as_before("link", options.link, row)
     outcome = Outcome(store.directory, {})
     try:
         with ExitStack() as stack:
             mine = stack.enter_context(session(store.run_id))
-            lab, lab_why = open_lab(options.lab, mine, asset_store.cache, observer.note)
+            lab, lab_why = open_lab(wanted_lab, mine, asset_store.cache, observer.note)
             stack.callback(lab.close)
             matrix = _Matrix(options, lab, store, references, weights, observer)
             stack.callback(matrix.close)
-            engine, engine_why = matrix.choose_engine(options.link)
+            engine, engine_why = matrix.choose_engine(wanted_link)
             observer.note(f"lab {lab.name} ({lab_why}); link engine {engine} ({engine_why})")
             row |= {
                 "lab": lab.name,
@@ -172,6 +174,16 @@ def _open_store(options: Options, wanted: Scenario) -> RunStore:
             f" from {options.resume}/runs.parquet (column scenario_yaml)"
         )
     return store
+
+
+def _as_before(what: str, asked: str, row: Mapping[str, Any]) -> str:
+    """A resumed run goes on in the lab and on the engine it began with."""
+    before = row[what]
+    if before is None or asked == before:
+        return asked
+    if asked == "auto":
+        return str(before)
+    raise BadInput(f"--{what} {asked}: this run began with {before}; start a new run to change it")
 
 
 class _Matrix:

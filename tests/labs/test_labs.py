@@ -85,6 +85,46 @@ def test_a_killed_run_is_cleaned_up_and_resumed(lab: str, tiny: Path, tmp_path: 
     assert left_of(directory) == []
 
 
+@pytest.mark.netns
+@pytest.mark.parametrize("blow", [signal.SIGKILL, signal.SIGSTOP], ids=["dies", "hangs"])
+def test_an_endpoint_that_breaks_costs_its_own_cell(
+    blow: signal.Signals, tiny: Path, tmp_path: Path
+) -> None:
+    impatient = tiny.with_name("impatient.yaml")
+    impatient.write_text(tiny.read_text() + "timeout: 2s\n")
+    running = subprocess.Popen(
+        [
+            *(sys.executable, "-m", "harness.cli", "run", str(impatient), "--lab", "netns"),
+            *("--out", str(tmp_path), "--jobs", "2", "--only", "pcm/*"),
+        ],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert running.stderr is not None
+    for line in running.stderr:
+        if line.startswith("[1/4]"):
+            break
+    directory = (tmp_path / "latest").resolve()
+    run_id = store.RunStore.open(directory).run_id
+    sender = next(p for p in psutil.process_iter() if _is_sender_of(p, run_id))
+    sender.send_signal(blow)
+    _, errors = running.communicate(timeout=120)
+    assert running.returncode == 1, errors
+    cells = store.load(directory).cells
+    assert sorted(cells.status) == ["failed", "ok", "ok", "ok"], cells[["status", "reason"]]
+    reason = cells[cells.status == "failed"].reason.iloc[0]
+    assert "the agent" in reason
+    assert left_of(directory) == []
+
+
+def _is_sender_of(process: psutil.Process, run_id: str) -> bool:
+    try:
+        mine = process.environ().get(ENV_RUN) == run_id
+        return mine and "sender" in process.cmdline()
+    except (psutil.NoSuchProcess, psutil.AccessDenied):
+        return False
+
+
 @pytest.mark.docker
 @pytest.mark.netem
 def test_netem_works_on_the_ports_of_containers(tiny: Path, tmp_path: Path) -> None:
