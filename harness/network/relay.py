@@ -108,8 +108,13 @@ class Relay:
         self._in_loop(self._reset)
 
     def in_flight(self) -> int:
-        """Packets inside the link now."""
-        return self._in_loop(lambda: sum(d.model.in_flight for d in self._directions))
+        """Packets inside the link now; what waits to be read from a port counts as one."""
+
+        def count() -> int:
+            unread = select.select([d.source for d in self._directions], [], [], 0)[0]
+            return len(unread) + sum(d.model.in_flight for d in self._directions)
+
+        return self._in_loop(count)
 
     def collect(self) -> tuple[dict[str, Any], Columns]:
         """Counters, and the LINK_LOG since the last restart. Raises CellFailed if the relay broke.
