@@ -36,9 +36,9 @@ def main(first: Path, second: Path) -> int:
     ids = [set(tables.cells.cell_id) for tables in runs]
     print(f"the same cells: {ids[0] == ids[1]} ({len(ids[0])})")
     scored = [_scored(tables) for tables in runs]
-    both = scored[0].join(scored[1], lsuffix="_a", rsuffix="_b", how="inner").reset_index()
+    both = scored[0].join(scored[1].rename(columns={"value_a": "value_b"}), how="inner")
     apart = 0
-    for (codec, transport, network, *figure), rows in both.groupby(
+    for (codec, transport, network, *figure), rows in both.reset_index().groupby(
         [*CONFIGURATION, "metric", "mode", "track"]
     ):
         resolves = FIGURES[figure[0], figure[1], figure[2]]
@@ -67,7 +67,8 @@ def _scored(tables: store.Tables) -> pd.DataFrame:
     scores = tables.scores.merge(ok, on="cell_id")
     wanted = pd.MultiIndex.from_frame(scores[["metric", "mode", "track"]]).isin(list(FIGURES))
     keys = ["cell_id", "utterance", *CONFIGURATION, "metric", "mode", "track"]
-    return scores[wanted & scores.value.notna()].set_index(keys)[["value"]]
+    known = scores[wanted & scores.value.notna()]
+    return known.set_index(keys)[["value"]].rename(columns={"value": "value_a"})
 
 
 if __name__ == "__main__":
