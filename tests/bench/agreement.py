@@ -1,8 +1,9 @@
 """``python -m tests.bench.agreement RUN RUN``: do two runs of one scenario tell the same?
 
 Cells are paired by id (lab and engine are no part of it). Per configuration and figure: both means,
-and the paired difference with its 95 % interval, bootstrapped over utterances. Figures agree when
-the interval holds zero, or the difference is below what the figure resolves.
+and the paired difference with its 95 % interval, bootstrapped over utterances. A figure differs
+when its difference is above what it resolves, and is no chance after correction for all figures
+compared (sign flips, Holm: as in the report).
 """
 
 from __future__ import annotations
@@ -10,10 +11,12 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from harness import store
-from harness.score.stats import estimate
+from harness.score.stats import estimate, holm, sign_flip_p
 
 FIGURES = {
     ("pesq", "wb", "media"): 0.05,
@@ -37,28 +40,36 @@ def main(first: Path, second: Path) -> int:
     print(f"the same cells: {ids[0] == ids[1]} ({len(ids[0])})")
     scored = [_scored(tables) for tables in runs]
     both = scored[0].join(scored[1].rename(columns={"value_a": "value_b"}), how="inner")
+    groups = {
+        " ".join(map(str, key)): rows
+        for key, rows in both.reset_index().groupby([*CONFIGURATION, "metric", "mode", "track"])
+    }
+    chances = {name: sign_flip_p(_by_utterance(rows)) for name, rows in groups.items()}
+    corrected = holm({name: p for name, p in chances.items() if p is not None})
     apart = 0
-    for (codec, transport, network, *figure), rows in both.reset_index().groupby(
-        [*CONFIGURATION, "metric", "mode", "track"]
-    ):
-        resolves = FIGURES[figure[0], figure[1], figure[2]]
+    for name, rows in groups.items():
+        resolves = FIGURES[tuple(rows[["metric", "mode", "track"]].iloc[0])]
         difference = estimate(list(rows.value_b - rows.value_a), list(rows.utterance))
         assert difference is not None
-        if difference.low is None or difference.high is None:
-            verdict, interval = "too few", ""
-        else:
-            same = difference.low <= 0 <= difference.high or abs(difference.mean) <= resolves
-            apart += not same
-            verdict = "agree" if same else "DIFFER"
-            interval = f"[{difference.low:+.3f}, {difference.high:+.3f}]"
-        name = "/".join(part for part in figure if part)
+        p = corrected.get(name)
+        differs = p is not None and p <= 0.05 and abs(difference.mean) > resolves
+        apart += differs
+        interval = (
+            "too few utterances"
+            if difference.low is None or difference.high is None
+            else f"[{difference.low:+.3f}, {difference.high:+.3f}]"
+        )
         print(
-            f"{codec:>9} {transport:>4} {network:<12} {name:<22}"
-            f" A {rows.value_a.mean():9.3f}  B {rows.value_b.mean():9.3f}"
-            f"  B-A {difference.mean:+8.3f} {interval:<20} {verdict}"
+            f"{name:<46} A {rows.value_a.mean():9.3f}  B {rows.value_b.mean():9.3f}"
+            f"  B-A {difference.mean:+8.3f} {interval:<20} {'DIFFERS' if differs else 'agrees'}"
         )
     print(f"{apart} figures differ")
     return int(apart > 0)
+
+
+def _by_utterance(rows: pd.DataFrame) -> NDArray[np.float64]:
+    differences = (rows.value_b - rows.value_a).groupby(rows.utterance).mean()
+    return differences.to_numpy(np.float64)
 
 
 def _scored(tables: store.Tables) -> pd.DataFrame:
