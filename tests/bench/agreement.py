@@ -46,6 +46,9 @@ def main(first: Path, second: Path) -> int:
     }
     chances = {name: sign_flip_p(_by_utterance(rows)) for name, rows in groups.items()}
     corrected = holm({name: p for name, p in chances.items() if p is not None})
+    fewest = min(rows.utterance.nunique() for rows in groups.values())
+    if 2 / 2**fewest * len(groups) > 0.05:
+        print(f"{fewest} utterances are too few to tell {len(groups)} figures apart: see intervals")
     apart = 0
     for name, rows in groups.items():
         resolves = FIGURES[tuple(rows[["metric", "mode", "track"]].iloc[0])]
