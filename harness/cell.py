@@ -124,8 +124,7 @@ def facts_of(cell: Cell, pair: Pair, assets: Mapping[str, str]) -> CodecFacts:
 def stream(
     cell: Cell,
     pair: Pair,
-    engine: str,
-    lab_name: str,
+    row: Mapping[str, Any],
     facts: CodecFacts,
     pcm: Pcm,
     assets: Mapping[str, str],
@@ -133,13 +132,13 @@ def stream(
 ) -> CellResult:
     """Run one cell on a pair. Raises CellFailed, Unsupported; the pair is then to be closed.
 
+    ``row`` is what :func:`describe` gave; its ``link`` is the engine.
     ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,).
     """
-    row = describe(cell, lab_name, engine)
     began = monotonic_ns()
     network, settings = cell.network.pair, cell.receiver.settings
     applied, _ = pair.link.call(
-        "apply", {"link": link_to_json(network), "engine": engine, "seed": cell.seed}
+        "apply", {"link": link_to_json(network), "engine": row["link"], "seed": cell.seed}
     )
     job = {
         "cell_id": cell.cell_id,
@@ -195,7 +194,7 @@ def stream(
     verdict = _verdict(figures, counted, sent, prepared["frames"], pair)
     media_s = media_ns / NS_PER_S
     forward = link_log["direction"] == 0
-    row |= {
+    streamed = {
         "codec_facts": json.dumps(asdict(facts)),
         "weights": facts.weights,
         "status": "invalid" if verdict else "ok",
@@ -226,7 +225,7 @@ def stream(
         "media": (received_columns["media"].astype(np.int16), rate),
         "played": (received_columns["played"].astype(np.int16), rate),
     }
-    return CellResult(row, packets, frames, audio)
+    return CellResult({**row, **streamed}, packets, frames, audio)
 
 
 def _codec_job(cell: Cell) -> dict[str, Any]:

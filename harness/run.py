@@ -289,7 +289,7 @@ class _Matrix:
             try:
                 facts = self._facts_of(cell, pair, paths)
                 pcm = self._pcm_at(cell.item.id, facts.sample_rate_hz)
-                result = stream(cell, pair, engine, self._lab.name, facts, pcm, paths, self._budget)
+                result = stream(cell, pair, row, facts, pcm, paths, self._budget)
             except Unsupported:
                 self._idle.put(pair)
                 raise
