@@ -270,7 +270,6 @@ def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="harness.endpoint.agent", description="An endpoint.")
     parser.add_argument("--socket", type=Path, required=True, help="control socket to connect to")
     parser.add_argument("--name", required=True, help="what to call itself in hello")
-    parser.add_argument("--cpus", help="cores to stay on, such as 0,1")
     parser.add_argument("--pdeathsig", action="store_true", help="end with the process's parent")
     parser.add_argument("--unshare", action="store_true", help="enter a new network namespace")
     parser.add_argument(
@@ -288,8 +287,6 @@ def main() -> None:
         linux.join_namespace(arguments.join_user_of, "user")
     if arguments.unshare:
         linux.unshare(linux.CLONE_NEWNET)
-    if arguments.cpus:
-        os.sched_setaffinity(0, {int(cpu) for cpu in arguments.cpus.split(",")})
     os.environ.setdefault("OMP_NUM_THREADS", "1")  # read by a codec's library when it is loaded
     linux.exact_timers()
     sys.setswitchinterval(_SWITCH_INTERVAL_S)
