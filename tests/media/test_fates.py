@@ -18,16 +18,7 @@ from .simulation import FACTS, MS, T0, Sent, arrivals, listen, send, voiced, wit
 
 SENT = send(voiced(320 * 40))
 K = SENT.frames
-PARTS = (
-    "fill_ns",
-    "lookahead_ns",
-    "encode_ns",
-    "send_ns",
-    "network_ns",
-    "buffer_ns",
-    "decode_ns",
-    "playout_ns",
-)
+PARTS = schema.LATENCY_PARTS
 
 
 def joined(
