@@ -100,6 +100,8 @@ def describe(cell: Cell, lab: str, engine: str) -> dict[str, Any]:
         "kind": cell.item.kind,
         "repetition": cell.repetition,
         "seed": cell.seed,
+        "control": cell.control,
+        "sweep": _sweep(cell),
         "lab": lab,
         "link": engine,
         "link_asked": json.dumps(link_to_json(cell.network.pair)),
@@ -226,6 +228,11 @@ def stream(
         "played": (received_columns["played"].astype(np.int16), rate),
     }
     return CellResult({**row, **streamed}, packets, frames, audio)
+
+
+def _sweep(cell: Cell) -> str | None:
+    points = {point.name: {"x": point.x, "unit": point.unit} for point in cell.sweep}
+    return json.dumps(points) if points else None
 
 
 def _codec_job(cell: Cell) -> dict[str, Any]:

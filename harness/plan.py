@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 from harness.assets.items import ItemRef
 from harness.errors import BadInput
@@ -42,6 +42,14 @@ ID_DIGITS = 16
 MIN_ID_PREFIX = 4
 
 
+class SweepPoint(NamedTuple):
+    """Where a cell stands on a sweep: ``x`` in ``unit`` (share, ms, kbit/s, ...)."""
+
+    name: str
+    x: float
+    unit: str
+
+
 @dataclass(frozen=True)
 class Cell:
     """One combination to run once."""
@@ -59,6 +67,10 @@ class Cell:
     """Of the link, below 2**53: exact in JSON and in a float column."""
     timeout_s: float
     """Wall time after which the cell counts as failed."""
+    control: Literal["codec", "network"] | None = None
+    """What it is a control of: PCM on every network, every codec on the clean link."""
+    sweep: tuple[SweepPoint, ...] = ()
+    """The points on the sweeps of its scenario that it belongs to."""
 
     @property
     def stream_id(self) -> int:

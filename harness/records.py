@@ -8,7 +8,9 @@ whose clock is the link's own and is used for differences only. -1 in a time col
 from __future__ import annotations
 
 import io
+from dataclasses import dataclass
 from enum import IntEnum
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -106,6 +108,30 @@ class Outcome(IntEnum):
     QUEUE = 2
     CORRUPTED = 3  # delivered with a flipped bit
     DUPLICATE = 4  # an extra copy made by the link, delivered
+
+
+@dataclass(frozen=True)
+class Observed:
+    """All that is known of one cell once it has streamed, in whatever lab."""
+
+    t0_ns: int
+    """Instant of the capture of input sample 0, on the clock of the records."""
+    sent_packets: Columns
+    sent_frames: Columns
+    received_packets: Columns
+    played_frames: Columns
+    link_log: Columns
+    media: NDArray[np.int16]
+    """The track on the sender's media timeline, shape (samples,)."""
+    played: NDArray[np.int16]
+    """The track as it left the device."""
+    sender: dict[str, Any]
+    """Figures of the sender: ``worst_lateness_ns``, ``late_frames``, counts of its socket."""
+    receiver: dict[str, Any]
+    link: dict[str, Any]
+    """The link's own account: ``counters`` and whatever else the engine reports."""
+    readback: dict[str, Any]
+    """What is really set, as the engine reported it."""
 
 
 def empty(schema: Schema) -> Columns:

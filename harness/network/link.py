@@ -3,11 +3,16 @@
 Order of effects, the same in all engines (netem as root qdisc, tbf as its child):
 loss -> duplication -> corruption -> reordering / delay -> rate with its queue.
 Details, such as a packet both lost and duplicated, stand in ``model.py``.
+
+A description may hold what happens in *media time*, and so for every codec alike whatever its
+packet interval: :class:`MediaTimeLoss`, a ``coherence_ns`` of the delay, a :class:`Replay` of a
+recorded network. ``trace.py`` draws it once per block and turns it, for one codec's packets, into
+``changes``: a link that is *fitted* has nothing else that varies, and is what engines run.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 Distribution = Literal["uniform", "normal", "pareto", "paretonormal"]
@@ -45,7 +50,23 @@ class LossTrace:
     lost: tuple[int, ...]
 
 
-Loss = Bernoulli | GilbertElliott | LossTrace
+Hits = Literal["media", "instant"]
+"""Which packets a loss state in media time takes: every one with any media in it (``media``), or
+those whose last sample is in it (``instant``, as a link does that knows nothing of media)."""
+
+
+@dataclass(frozen=True)
+class MediaTimeLoss:
+    """Continuous-time Gilbert-Elliott: the link is in its loss state for a ``share`` of the time,
+    in exponentially distributed spells of mean ``burst_ns``, the same for every codec of a block.
+    """
+
+    share: float
+    burst_ns: int
+    hits: Hits = "media"
+
+
+Loss = Bernoulli | GilbertElliott | LossTrace | MediaTimeLoss
 
 
 @dataclass(frozen=True)
@@ -77,9 +98,67 @@ class Rate:
 
 
 @dataclass(frozen=True)
+class Deliveries:
+    """In a rate's place: at each of ``at_ns`` (from t0, ascending) up to ``bytes_each`` bytes of
+    IP packets leave the queue, and what is not used then is gone (Mahimahi's link; Netravali et
+    al., USENIX ATC 2015). After the last of them nothing leaves any more."""
+
+    at_ns: tuple[int, ...]
+    limit_bytes: int
+    """The queue drops a packet that it has no room for."""
+    bytes_each: int = 1500
+
+    def queue_limit_bytes(self) -> int:
+        return self.limit_bytes
+
+
+@dataclass(frozen=True)
+class Recording:
+    """What one direction of a real network did from 0 to ``duration_ns``.
+
+    ``loss``, ``delay_ns`` and ``rate_bps`` are constant from one of ``at_ns`` to the next (as many
+    entries as those; ascending, the first 0); None where the recording says nothing of it. A rate
+    of 0 is an outage. ``deliveries_ns`` are instants at which 1500 bytes could leave.
+    """
+
+    format: str
+    sha256: str
+    """Of the file that it was read from."""
+    duration_ns: int
+    at_ns: tuple[int, ...] = (0,)
+    loss: tuple[float, ...] | None = None
+    delay_ns: tuple[int, ...] | None = None
+    rate_bps: tuple[int, ...] | None = None
+    deliveries_ns: tuple[int, ...] | None = None
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A recording as the weather of a link, from ``offset_ns`` of it on.
+
+    What the recording says takes the place of the link's own loss and rate; its delay is added to
+    the link's. ``end`` is what happens where the audio is longer: the recording begins again
+    (``loop``), the audio ends with it (``stop``), or the cell is refused (``error``).
+    ``queue_ns`` and ``queue_bytes`` bound the queue before a recorded rate; one of them is set.
+    """
+
+    recording: Recording
+    offset_ns: int = 0
+    end: Literal["loop", "stop", "error"] = "error"
+    hits: Hits = "media"
+    queue_ns: int | None = None
+    queue_bytes: int | None = None
+
+
+@dataclass(frozen=True)
 class Link:
     """One direction. ``jitter_ns`` is the half-width of ``uniform`` and the standard deviation
-    of the other distributions, around ``delay_ns``; negative sums count as zero."""
+    of the other distributions, around ``delay_ns``; negative sums count as zero.
+
+    ``coherence_ns`` is the correlation time of the deviations (exp(-t / coherence), a process in
+    media time); 0: each packet draws its own, as netem does. ``changes`` are in ascending order of
+    time, at most one per instant.
+    """
 
     delay_ns: int = 0
     jitter_ns: int = 0
@@ -88,12 +167,39 @@ class Link:
     duplicate: float = 0.0
     corrupt: float = 0.0
     reorder: Reorder | None = None
-    rate: Rate | None = None
+    rate: Rate | Deliveries | None = None
     limit_packets: int = 10_000
+    coherence_ns: int = 0
+    replay: Replay | None = None
+    changes: tuple[Change, ...] = ()
 
     @property
     def is_clean(self) -> bool:
         return self == Link(limit_packets=self.limit_packets)
+
+    @property
+    def is_fitted(self) -> bool:
+        """Nothing in it waits to be drawn by ``trace.py``: an engine can run it."""
+        return all(
+            link.coherence_ns == 0
+            and link.replay is None
+            and not isinstance(link.loss, MediaTimeLoss)
+            for _, link in self.segments()
+        )
+
+    def segments(self) -> list[tuple[int, Link]]:
+        """The static links that it is one after the other, with the instant (from t0) at which
+        each begins; the first holds from the beginning, and has the instant 0."""
+        whole = replace(self, changes=())
+        return [(0, whole), *((change.at_ns, change.link) for change in self.changes)]
+
+
+@dataclass(frozen=True)
+class Change:
+    """From ``at_ns`` after t0 on, the link is ``link`` (which has no changes of its own)."""
+
+    at_ns: int
+    link: Link
 
 
 @dataclass(frozen=True)

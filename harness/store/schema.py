@@ -3,6 +3,8 @@
 ``SCHEMA_VERSION`` history:
 
 * 1 - first version.
+* 2 - cells: control, sweep, impairment, trace_sha256, compute; lab virtual and engine model, whose
+  cells have null in started_utc and wall_s.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -12,7 +14,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 
 
 class Column(NamedTuple):
@@ -33,9 +35,9 @@ RUNS = {
     "stream_s": Column("float", "s", "wall time of the streaming phase alone"),
     "audio_s": Column("float", "s", "sum of the media streamed"),
     "jobs": Column("int", "", "cells side by side"),
-    "lab": Column("str", "", "docker or netns"),
+    "lab": Column("str", "", "docker, netns or virtual"),
     "lab_why": Column("str", "", "why that lab"),
-    "link": Column("str", "", "netem or relay"),
+    "link": Column("str", "", "netem, relay or model"),
     "link_why": Column("str", "", "why that engine"),
     "corpus_warning": Column("str", "", "null, or why quality figures are for plumbing only"),
     "host": Column("json", "", "kernel, CPU, cores, memory, boot_id, time namespace, governor"),
@@ -62,8 +64,11 @@ CELLS = {
     "kind": Column("str", "", "speech or music"),
     "repetition": Column("int", "", "0-based"),
     "seed": Column("int", "", "of the link, the same for all codecs of a block"),
-    "lab": Column("str", "", "docker or netns"),
-    "link": Column("str", "", "netem or relay"),
+    "control": Column("str", "", "codec or network where the cell is a control; else null"),
+    "sweep": Column("json", "", "{name: {x, unit}} of the sweeps that it is a point of; else null"),
+    "lab": Column("str", "", "docker, netns or virtual"),
+    "link": Column("str", "", "netem, relay or model"),
+    "compute": Column("str", "", "virtual lab: measured, profile or zero; else null"),
     "status": Column("str", "", "ok, invalid, failed or unsupported"),
     "reason": Column("str", "", "null when ok"),
     "started_utc": Column("str", "", "ISO 8601"),
@@ -71,6 +76,8 @@ CELLS = {
     "media_s": Column("float", "s", "duration of the item"),
     "t0_ns": Column("int", "ns", "CLOCK_MONOTONIC instant of capture of sample 0"),
     "link_asked": Column("json", "", "LinkPair as asked"),
+    "impairment": Column("str", "", "per-packet, media-time, scheduled, recorded; joined by +"),
+    "trace_sha256": Column("str", "", "of the impairment trace, the same for a whole block"),
     "link_readback": Column("json", "", "what the kernel reported (netem) or the engine built"),
     "proof": Column(
         "json", "", "list of {direction, figure, asked, measured, tolerance, unit, ok}"
