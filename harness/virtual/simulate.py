@@ -1,0 +1,227 @@
+"""One stream from sender to listener in virtual time: the endpoints' own state machines and the
+link's own model, with no socket, no thread and no waiting.
+
+Nothing flows back from a datagram's receiver, so a stream is simulated stage by stage, each event
+at its exact instant: all that the sender sends, all that the link makes of it, all that the
+listener plays. The instants are those of ``endpoint/agent.py``: a sender that encodes for longer
+than a frame falls behind its schedule and catches up; the listener decodes in one thread, packets
+are stamped in another.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import partial
+
+from harness.codecs.base import Codec, Decoder, Encoder, Pcm
+from harness.endpoint.sender import SenderCore, frame_count
+from harness.errors import Unsupported
+from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
+from harness.media.playout import ReceiverCore
+from harness.media.settings import ReceiverSettings
+from harness.network import link_to_json
+from harness.network.link import Link, LinkPair, Rate
+from harness.network.model import LinkModel
+from harness.records import LINK_LOG, Columns, Observed, from_rows
+from harness.transports.base import TransportSettings
+from harness.units import NS_PER_S, samples_to_ns
+from harness.virtual.compute import Compute
+
+_SLACK_NS = 3 * NS_PER_S
+_FOREVER_NS = 2**62
+_SOURCE_MAC_BITS = range(48, 96)
+"""Of an Ethernet frame: the bits that no checksum and no address filter looks at."""
+
+Arrival = tuple[bytes, int]
+"""A packet and the instant of its stamp."""
+
+
+@dataclass(frozen=True)
+class Stream:
+    """What is to be streamed: a fitted pair of links, a codec, audio, two endpoints' settings."""
+
+    codec: Codec
+    pcm: Pcm
+    pair: LinkPair
+    receiver: ReceiverSettings
+    transport: TransportSettings
+    stream_id: int
+    seed: int
+    compute: Compute
+
+
+class Clock:
+    """Virtual time of one endpoint, in ns; sample 0 is captured at 0."""
+
+    def __init__(self) -> None:
+        self.now_ns = 0
+
+    def read(self) -> int:
+        return self.now_ns
+
+    def spend(self, ns: int) -> None:
+        self.now_ns += ns
+
+
+def simulate(stream: Stream) -> Observed:
+    """What both ends and the link observe of a stream; a pure function unless its compute is
+    ``measured``.
+
+    Raises Unsupported for a transport without a model, CellFailed for a codec that breaks down.
+    """
+    if stream.transport.transport != "udp":
+        raise Unsupported(
+            f"transport {stream.transport.transport}: the virtual lab has no model of TCP;"
+            " use --lab netns or docker"
+        )
+    stop_ns = _stop_ns(stream)
+    stream.compute.prepare(stream.codec)
+    sender, sent = _send(stream, stop_ns)
+    arrivals, log, in_flight = _carry(stream, sent)
+    receiver = _play(stream, arrivals, stop_ns)
+    counters = {"log_drops": 0, "refused": 0, "in_flight": in_flight}
+    return Observed(
+        t0_ns=0,
+        sent_packets=sender.packets(),
+        sent_frames=sender.sent_frames(),
+        received_packets=receiver.packets(),
+        played_frames=receiver.frames(),
+        link_log=log,
+        media=receiver.media(),
+        played=receiver.played(),
+        sender=sender.figures(),
+        receiver=receiver.figures(),
+        link={"counters": counters},
+        readback={"engine": "model", "seed": stream.seed, **link_to_json(stream.pair)},
+    )
+
+
+def _send(stream: Stream, stop_ns: int) -> tuple[SenderCore, list[Arrival]]:
+    """The sender, done, and its packets with the instants at which they come to the link."""
+    clock, overheads = Clock(), stream.compute.overheads
+    sent: list[Arrival] = []
+
+    def send(packet: bytes) -> bool:
+        clock.now_ns += overheads.send_ns
+        sent.append((packet, clock.now_ns))
+        return True
+
+    core = SenderCore(
+        stream.codec.facts,
+        _TimedEncoder(stream.codec.encoder(), stream.compute, stream.seed, clock),
+        stream.stream_id,
+        stream.pcm,
+        0,
+        stream.transport.mtu_bytes - IP_UDP_BYTES,
+        send,
+        clock.read,
+    )
+    while (ready_ns := core.next_ready_ns()) is not None and ready_ns < stop_ns:
+        clock.now_ns = max(clock.now_ns, ready_ns + overheads.wake_ns)
+        if clock.now_ns >= stop_ns:
+            break
+        core.step()
+    return core, sent
+
+
+def _carry(stream: Stream, sent: list[Arrival]) -> tuple[list[Arrival], Columns, int]:
+    """What leaves the link, in order, the link's log, and how many packets never leave it."""
+    model: LinkModel[bytes] = LinkModel(stream.pair.forward, f"{stream.seed}/0")
+    for packet, now_ns in sent:
+        model.offer(packet, len(packet) + IP_UDP_BYTES + ETHERNET_BYTES, now_ns)
+    ended = model.collect(_FOREVER_NS)
+    receive_ns = stream.compute.overheads.receive_ns
+    arrivals = [
+        (end.packet, end.out_ns + receive_ns)
+        for end in ended
+        if end.out_ns >= 0 and (end.flip_bit is None or end.flip_bit in _SOURCE_MAC_BITS)
+    ]
+    rows: list[tuple[int, ...]] = [
+        (0, end.in_ns, end.out_ns, end.size_bytes, end.outcome) for end in ended
+    ]
+    rows.sort(key=lambda row: row[1])
+    return arrivals, from_rows(LINK_LOG, rows), model.in_flight
+
+
+def _play(stream: Stream, arrivals: list[Arrival], stop_ns: int) -> ReceiverCore:
+    """The listener, done."""
+    clock, facts = Clock(), stream.codec.facts
+    wake_ns = stream.compute.overheads.wake_ns
+    core = ReceiverCore(
+        stream.receiver,
+        facts,
+        _TimedDecoder(stream.codec.decoder(), stream.compute, stream.seed, clock),
+        stream.stream_id,
+        frame_count(len(stream.pcm), facts),
+        clock.read,
+    )
+    taken = 0
+
+    def take_all() -> None:
+        nonlocal taken
+        while taken < len(arrivals) and arrivals[taken][1] <= clock.now_ns:
+            core.on_packet(*arrivals[taken])
+            taken += 1
+
+    while not core.finished and clock.now_ns < stop_ns:
+        pull_ns = core.next_pull_ns()
+        if pull_ns is None:
+            first_ns = arrivals[taken][1] if taken < len(arrivals) else stop_ns
+            clock.now_ns = max(clock.now_ns, min(first_ns, stop_ns))
+            take_all()
+            continue
+        clock.now_ns = max(clock.now_ns, min(pull_ns + wake_ns, stop_ns))
+        take_all()
+        if pull_ns < stop_ns:
+            core.pull()
+    take_all()
+    core.stop(stop_ns)
+    return core
+
+
+class _TimedEncoder:
+    def __init__(self, encoder: Encoder, compute: Compute, seed: int, clock: Clock) -> None:
+        self._encode = compute.timed(encoder.encode, "encode", seed, clock.spend)
+
+    def encode(self, pcm: Pcm) -> bytes | None:
+        return self._encode(pcm)
+
+
+class _TimedDecoder:
+    def __init__(self, decoder: Decoder, compute: Compute, seed: int, clock: Clock) -> None:
+        timed = partial(compute.timed, seed=seed, spend=clock.spend)
+        self._decode: Callable[[bytes], Pcm] = timed(decoder.decode, "decode")
+        self._conceal: Callable[[], Pcm | None] = timed(decoder.conceal, "conceal")
+        self._recover: Callable[[bytes], Pcm | None] = timed(decoder.recover, "recover")
+
+    def decode(self, payload: bytes) -> Pcm:
+        return self._decode(payload)
+
+    def conceal(self) -> Pcm | None:
+        return self._conceal()
+
+    def recover(self, next_payload: bytes) -> Pcm | None:
+        return self._recover(next_payload)
+
+
+def _stop_ns(stream: Stream) -> int:
+    """The instant after which nobody waits any longer, as in a real lab."""
+    facts = stream.codec.facts
+    return (
+        samples_to_ns(len(stream.pcm), facts.sample_rate_hz)
+        + facts.algorithmic_delay_ns
+        + stream.receiver.max_ns
+        + stream.receiver.device_ns
+        + _longest_delay_ns(stream.pair.forward)
+        + _longest_delay_ns(stream.pair.reverse)
+        + _SLACK_NS
+    )
+
+
+def _longest_delay_ns(link: Link) -> int:
+    rate = link.rate
+    queue = (
+        rate.queue_limit_bytes() * 8 * NS_PER_S // rate.rate_bps if isinstance(rate, Rate) else 0
+    )
+    return link.delay_ns + 4 * link.jitter_ns + queue
