@@ -12,7 +12,7 @@ recorded network. ``trace.py`` draws it once per block and turns it, for one cod
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Literal
 
 Distribution = Literal["uniform", "normal", "pareto", "paretonormal"]
@@ -125,11 +125,16 @@ class Recording:
     sha256: str
     """Of the file that it was read from."""
     duration_ns: int
-    at_ns: tuple[int, ...] = (0,)
-    loss: tuple[float, ...] | None = None
-    delay_ns: tuple[int, ...] | None = None
-    rate_bps: tuple[int, ...] | None = None
-    deliveries_ns: tuple[int, ...] | None = None
+    at_ns: tuple[int, ...] = field(default=(0,), hash=False)
+    loss: tuple[float, ...] | None = field(default=None, hash=False)
+    delay_ns: tuple[int, ...] | None = field(default=None, hash=False)
+    rate_bps: tuple[int, ...] | None = field(default=None, hash=False)
+    deliveries_ns: tuple[int, ...] | None = field(default=None, hash=False)
+
+    @property
+    def of_packets(self) -> bool:
+        """It tells the fate of packets, and so of media; one with a rate tells that of a link."""
+        return self.rate_bps is None and self.deliveries_ns is None
 
 
 @dataclass(frozen=True)
@@ -137,7 +142,7 @@ class Replay:
     """A recording as the weather of a link, from ``offset_ns`` of it on.
 
     What the recording says takes the place of the link's own loss and rate; its delay is added to
-    the link's. ``end`` is what happens where the audio is longer: the recording begins again
+    the link's. One that is ``of_packets`` runs in media time, any other from t0 on. ``end`` is what happens where the audio is longer: the recording begins again
     (``loop``), the audio ends with it (``stop``), or the cell is refused (``error``).
     ``queue_ns`` and ``queue_bytes`` bound the queue before a recorded rate; one of them is set.
     """

@@ -17,22 +17,37 @@ give the same statistics:
 Where the kernel draws everything from one generator, each effect here has its own stream, stepped
 per packet: until a queue overflows, the n-th packet meets the same fate whatever its size and time,
 so two codecs that send equally many packets see the same loss.
+
+A link that changes is, at each instant, one of its segments: what holds when a packet arrives
+decides over loss and delay, and the rate is followed while packets wait for it.
 """
 
 from __future__ import annotations
 
 import heapq
 import random
+from bisect import bisect_left, bisect_right
 from collections import deque
-from collections.abc import Callable
-from typing import Generic, NamedTuple, TypeVar, assert_never
+from collections.abc import Callable, Sequence
+from typing import Generic, NamedTuple, Protocol, TypeVar, assert_never
 
 from harness.network.distributions import SCALE, SIZE, table
-from harness.network.link import Bernoulli, GilbertElliott, Link, Loss, LossTrace, Rate
+from harness.network.link import (
+    Bernoulli,
+    Deliveries,
+    GilbertElliott,
+    Link,
+    Loss,
+    LossTrace,
+    MediaTimeLoss,
+    Rate,
+)
 from harness.records import Outcome
 from harness.units import NS_PER_S
 
 P = TypeVar("P")
+ETHERNET_BYTES = 14
+"""Header of a frame as the link sees it (no FCS)."""
 
 
 class Ended(NamedTuple, Generic[P]):
@@ -49,62 +64,181 @@ class Ended(NamedTuple, Generic[P]):
     """Bit of the frame that corruption inverts, counted from the most significant of byte 0."""
 
 
-class TokenBucket:
-    """tc-tbf(8) with a byte-limited FIFO, in exact nanoseconds.
+class Queue(Protocol):
+    """A FIFO before a bottleneck."""
 
-    Tokens are time, as in the kernel: the bucket holds the time of ``burst_bytes`` at the rate,
-    and a packet takes size * 8 / rate of it.
+    def enter(self, size_bytes: int, now_ns: int) -> int | None:
+        """When the packet leaves, or None if the queue drops it (or it would never leave).
+        Packets enter in order of time."""
+        ...
+
+
+class TokenBucket:
+    """tc-tbf(8) with a byte-limited FIFO, whose rate may change; exact to the nanosecond.
+
+    ``changes`` are (instant, rate from then on) in order, a rate of None being no limit at all.
+    Tokens are counted in bit-nanoseconds per second: at R bit/s, t ns are worth R * t of them. The
+    bucket never holds more than those of ``burst_bytes``.
     """
 
-    def __init__(self, rate: Rate) -> None:
-        self._rate = rate
-        self._limit_bytes = rate.queue_limit_bytes()
-        self._capacity_ns = self._cost_ns(rate.burst_bytes)
-        self._tokens_ns = self._capacity_ns
+    def __init__(self, rate: Rate | None, changes: Sequence[tuple[int, Rate | None]] = ()) -> None:
+        self._rates = [rate, *(changed for _, changed in changes)]
+        self._ends_ns = [at_ns for at_ns, _ in changes]
+        self._at = 0
         self._updated_ns = 0
         self._queue: deque[tuple[int, int]] = deque()
         self._backlog_bytes = 0
+        self._capacity = _capacity(rate)
+        self._tokens = self._capacity
 
     def enter(self, size_bytes: int, now_ns: int) -> int | None:
-        """When the packet leaves, or None if the queue drops it.
-
-        A packet larger than the bucket can never pass, and is dropped.
-        """
+        """A packet larger than the bucket can never pass, and is dropped; likewise one that
+        the last rate, 0, holds for ever."""
         while self._queue and self._queue[0][0] <= now_ns:
             self._backlog_bytes -= self._queue.popleft()[1]
-        fits = self._backlog_bytes + size_bytes <= self._limit_bytes
-        if not fits or size_bytes > self._rate.burst_bytes:
+        limits = self._limits_at(now_ns)
+        if limits is not None and (
+            self._backlog_bytes + size_bytes > limits[0] or size_bytes > limits[1]
+        ):
             return None
-        start_ns = max(now_ns, self._updated_ns)  # the one before leaves first
-        tokens_ns = min(self._capacity_ns, self._tokens_ns + start_ns - self._updated_ns)
-        cost_ns = self._cost_ns(size_bytes)
-        leave_ns = start_ns + max(0, cost_ns - tokens_ns)
-        self._tokens_ns = tokens_ns + (leave_ns - start_ns) - cost_ns
-        self._updated_ns = leave_ns
+        before = self._at, self._updated_ns, self._tokens, self._capacity
+        leave_ns = self._served(size_bytes * 8 * NS_PER_S, max(now_ns, self._updated_ns))
+        if leave_ns is None:
+            self._at, self._updated_ns, self._tokens, self._capacity = before
+            return None
         if leave_ns > now_ns:
             self._queue.append((leave_ns, size_bytes))
             self._backlog_bytes += size_bytes
         return leave_ns
 
-    def _cost_ns(self, size_bytes: int) -> int:
-        return size_bytes * 8 * NS_PER_S // self._rate.rate_bps
+    def _limits_at(self, now_ns: int) -> tuple[int, int] | None:
+        """(bytes that the queue holds, largest packet) at an instant; None for no limit."""
+        rate = self._rates[bisect_right(self._ends_ns, now_ns) if self._ends_ns else 0]
+        return None if rate is None else (rate.queue_limit_bytes(), rate.burst_bytes)
+
+    def _served(self, cost: int, start_ns: int) -> int | None:
+        """The instant at which ``cost`` is there, for a packet at the head from ``start_ns``."""
+        while self._at < len(self._ends_ns) and self._ends_ns[self._at] <= start_ns:
+            self._earn_until(self._ends_ns[self._at])
+            self._next_rate()
+        self._earn_until(start_ns)
+        while (rate := self._rates[self._at]) is not None and self._tokens < cost:
+            last = self._at == len(self._ends_ns)
+            if rate.rate_bps:
+                leave_ns = self._updated_ns - (self._tokens - cost) // rate.rate_bps
+                if last or leave_ns <= self._ends_ns[self._at]:
+                    self._tokens += (leave_ns - self._updated_ns) * rate.rate_bps
+                    self._updated_ns = leave_ns
+                    break
+            elif last:
+                return None
+            self._tokens += (self._ends_ns[self._at] - self._updated_ns) * rate.rate_bps
+            self._updated_ns = self._ends_ns[self._at]
+            self._next_rate()
+        if rate is not None:
+            self._tokens -= cost
+        return self._updated_ns
+
+    def _earn_until(self, now_ns: int) -> None:
+        """Idle until then: tokens come, as many as the bucket holds."""
+        rate = self._rates[self._at]
+        if rate is not None:
+            earned = self._tokens + (now_ns - self._updated_ns) * rate.rate_bps
+            self._tokens = min(self._capacity, earned)
+        self._updated_ns = now_ns
+
+    def _next_rate(self) -> None:
+        unlimited = self._rates[self._at] is None
+        self._at += 1
+        self._capacity = _capacity(self._rates[self._at])
+        self._tokens = self._capacity if unlimited else min(self._tokens, self._capacity)
+
+
+def _capacity(rate: Rate | None) -> int:
+    return 0 if rate is None else rate.burst_bytes * 8 * NS_PER_S
+
+
+class DeliveryQueue:
+    """Packets leave at given instants only, up to ``bytes_each`` bytes at each of them.
+
+    Bytes are those of the IP packet, as a tunnel interface counts them. A packet leaves with its
+    last byte; what is over of an instant is for packets that wait by then, and else gone.
+    """
+
+    def __init__(self, deliveries: Deliveries, start_ns: int = 0) -> None:
+        self._deliveries = deliveries
+        self._start_ns = start_ns
+        self._at = 0
+        self._left_bytes = deliveries.bytes_each
+        self._queue: deque[tuple[int, int]] = deque()
+        self._backlog_bytes = 0
+
+    def enter(self, size_bytes: int, now_ns: int) -> int | None:
+        """None also after the last delivery."""
+        size_bytes -= ETHERNET_BYTES
+        while self._queue and self._queue[0][0] <= now_ns:
+            self._backlog_bytes -= self._queue.popleft()[1]
+        if self._backlog_bytes + size_bytes > self._deliveries.limit_bytes:
+            return None
+        instants = self._deliveries.at_ns
+        at, left = self._at, self._left_bytes
+        if (next_at := bisect_left(instants, now_ns - self._start_ns, lo=at)) > at:
+            at, left = next_at, self._deliveries.bytes_each
+        wanted = size_bytes
+        while wanted > left:
+            wanted -= left
+            at, left = at + 1, self._deliveries.bytes_each
+        if at >= len(instants):
+            return None
+        self._at, self._left_bytes = at, left - wanted
+        leave_ns = self._start_ns + instants[at]
+        self._queue.append((leave_ns, size_bytes))
+        self._backlog_bytes += size_bytes
+        return leave_ns
+
+
+def bottleneck(link: Link, start_ns: int = 0) -> Queue | None:
+    """The queue of a fitted link, whose changes count from ``start_ns``; None where it has no
+    rate. Raises ValueError where a rate and deliveries follow each other."""
+    rates = [(at_ns, part.rate) for at_ns, part in link.segments()]
+    if isinstance(link.rate, Deliveries):
+        if any(rate != link.rate for _, rate in rates):
+            raise ValueError("expected deliveries to hold for the whole of a link")
+        return DeliveryQueue(link.rate, start_ns)
+    if all(rate is None for _, rate in rates):
+        return None
+    changes: list[tuple[int, Rate | None]] = []
+    latest: Rate | None = link.rate
+    for at_ns, rate in rates[1:]:
+        if isinstance(rate, Deliveries):
+            raise ValueError("expected deliveries to hold for the whole of a link")
+        if rate != latest:
+            changes.append((start_ns + at_ns, rate))
+            latest = rate
+    return TokenBucket(link.rate, changes)
 
 
 class LinkModel(Generic[P]):
     """One direction of a link. Offer packets, then collect what has ended.
 
-    ``seed`` may be any text; equal seeds, packets and times give equal ends.
+    ``link`` is fitted (ValueError else), and its changes count from ``start_ns``. ``seed`` may be
+    any text; equal seeds, packets and times give equal ends.
     """
 
-    def __init__(self, link: Link, seed: str) -> None:
-        self._link = link
-        self._lost = _loss_process(link.loss, random.Random(f"{seed}/loss"))
+    def __init__(self, link: Link, seed: str, start_ns: int = 0) -> None:
+        if not link.is_fitted:
+            raise ValueError("expected a fitted link (network/trace.py), got one to be drawn")
+        self._loss_draws = random.Random(f"{seed}/loss")
         self._duplicated = random.Random(f"{seed}/duplicate")
         self._corrupted = random.Random(f"{seed}/corrupt")
         self._reordered = random.Random(f"{seed}/reorder")
-        self._jitter = _jitter(link, random.Random(f"{seed}/delay"))
+        self._delay_draws = random.Random(f"{seed}/delay")
+        self._loss_processes: dict[Loss | None, Callable[[], bool]] = {}
+        self._jitters: dict[tuple[int, str], Callable[[], int]] = {}
+        self._changes = deque((start_ns + change.at_ns, change.link) for change in link.changes)
+        self._become(link)
         self._since_reordered = 0
-        self._bucket = TokenBucket(link.rate) if link.rate else None
+        self._bucket = bottleneck(link, start_ns)
         self._delayed: list[tuple[int, int, Ended[P]]] = []
         self._leaving: deque[Ended[P]] = deque()
         self._dropped: list[Ended[P]] = []
@@ -115,6 +249,8 @@ class LinkModel(Generic[P]):
         """A packet arrives. Packets come in order; one that is read late, after a ``collect`` for
         a later time, still has its delay counted from its own arrival."""
         self._advance(now_ns)
+        while self._changes and self._changes[0][0] <= now_ns:
+            self._become(self._changes.popleft()[1])
         copies = 0
         if self._link.duplicate and self._duplicated.random() < self._link.duplicate:
             copies = 1
@@ -168,6 +304,17 @@ class LinkModel(Generic[P]):
         heapq.heappush(self._delayed, (due_ns, self._entered, ended))
         self._advance(now_ns)
 
+    def _become(self, link: Link) -> None:
+        """From here on packets meet ``link``; a process that it had before goes on."""
+        self._link = link
+        loss, jitter = link.loss, (link.jitter_ns, link.distribution)
+        if loss not in self._loss_processes:
+            self._loss_processes[loss] = _loss_process(loss, self._loss_draws)
+        if jitter not in self._jitters:
+            self._jitters[jitter] = _jitter(link, self._delay_draws)
+        self._lost = self._loss_processes[loss]
+        self._jitter = self._jitters[jitter]
+
     def _skips_queue(self) -> bool:
         reorder = self._link.reorder
         if reorder is None:
@@ -211,6 +358,8 @@ def _loss_process(loss: Loss | None, generator: random.Random) -> Callable[[], b
             return _GilbertElliott(loss, generator)
         case LossTrace():
             return _Trace(loss)
+        case MediaTimeLoss():
+            raise ValueError("expected a loss that is drawn per packet, got one in media time")
         case _:
             assert_never(loss)
 
