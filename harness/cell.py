@@ -11,21 +11,32 @@ import json
 import threading
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
 
 from harness.codecs.base import CodecFacts, Pcm
+from harness.endpoint.sender import frame_count
 from harness.errors import HarnessError, Unsupported
 from harness.labs.base import Pair
 from harness.media.fates import join
 from harness.network import link_to_json
-from harness.network.link import Link
+from harness.network.link import Deliveries, Link, LinkPair, Rate
 from harness.network.proof import ProofFigure, prove
+from harness.network.trace import (
+    TAIL_NS,
+    PacketClock,
+    Trace,
+    draw,
+    fit,
+    playable_ns,
+    semantics,
+)
 from harness.plan import Cell
-from harness.records import Columns
+from harness.records import Columns, Observed
 from harness.transports import is_reliable
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns, samples_to_ns
 
@@ -105,6 +116,7 @@ def describe(cell: Cell, lab: str, engine: str) -> dict[str, Any]:
         "lab": lab,
         "link": engine,
         "link_asked": json.dumps(link_to_json(cell.network.pair)),
+        "impairment": semantics(cell.network.pair),
         "started_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
     }
 
@@ -123,6 +135,52 @@ def facts_of(cell: Cell, pair: Pair, assets: Mapping[str, str]) -> CodecFacts:
     return CodecFacts(**answer["facts"])
 
 
+@dataclass(frozen=True)
+class Impaired:
+    """What a cell meets: the trace of its block, and its links fitted to the codec's packets."""
+
+    trace: Trace
+    pair: LinkPair
+    pcm: Pcm
+    """The reference, cut where a recorded trace ends the audio; int16, shape (samples,)."""
+
+
+def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm) -> Impaired:
+    """Draw the block's trace and fit it to the codec. ``pcm`` is the reference at its rate.
+
+    Raises BadInput where a recorded trace is shorter than the audio and may not be.
+    """
+    audio_ns = samples_to_ns(len(pcm), facts.sample_rate_hz)
+    playable = playable_ns(cell.network.pair, audio_ns)
+    if playable < audio_ns:
+        pcm = pcm[: playable * facts.sample_rate_hz // NS_PER_S]
+    # Rates differ in how they round a duration: the trace may not hang on the codec's.
+    whole_ms = playable // NS_PER_MS
+    trace = draw(cell.network.pair, cell.seed, whole_ms * NS_PER_MS + TAIL_NS)
+    clock = PacketClock(
+        frame_samples=facts.frame_samples,
+        sample_rate_hz=facts.sample_rate_hz,
+        lookahead_frames=facts.lookahead_frames,
+        delay_samples=facts.delay_samples,
+        frames=frame_count(len(pcm), facts),
+    )
+    return Impaired(trace, fit(trace, clock), pcm)
+
+
+def longest_ns(cell: Cell, facts: CodecFacts, met: Impaired) -> int:
+    """From t0 to when nobody waits for the stream any longer."""
+    settings = cell.receiver.settings
+    return (
+        samples_to_ns(len(met.pcm), facts.sample_rate_hz)
+        + facts.algorithmic_delay_ns
+        + settings.max_ns
+        + settings.device_ns
+        + longest_delay_ns(met.pair.forward)
+        + longest_delay_ns(met.pair.reverse)
+        + SLACK_NS
+    )
+
+
 def stream(
     cell: Cell,
     pair: Pair,
@@ -132,15 +190,16 @@ def stream(
     assets: Mapping[str, str],
     budget: CpuBudget,
 ) -> CellResult:
-    """Run one cell on a pair. Raises CellFailed, Unsupported; the pair is then to be closed.
+    """Run one cell on a pair. Raises CellFailed, Unsupported, BadInput; the pair is then to be
+    closed.
 
     ``row`` is what :func:`describe` gave; its ``link`` is the engine.
     ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,).
     """
     began = monotonic_ns()
-    network, settings = cell.network.pair, cell.receiver.settings
+    met = impaired(cell, facts, pcm)
     applied, _ = pair.link.call(
-        "apply", {"link": link_to_json(network), "engine": row["link"], "seed": cell.seed}
+        "apply", {"link": link_to_json(met.pair), "engine": row["link"], "seed": cell.seed}
     )
     job = {
         "cell_id": cell.cell_id,
@@ -148,8 +207,8 @@ def stream(
         "codec": _codec_job(cell),
         "assets": dict(assets),
         "transport": asdict(cell.transport.settings),
-        "receiver": asdict(settings),
-        "input_samples": len(pcm),
+        "receiver": asdict(cell.receiver.settings),
+        "input_samples": len(met.pcm),
         "host": pair.receiver_host,
         "seed": cell.seed,
     }
@@ -157,24 +216,15 @@ def stream(
     prepared, _ = pair.sender.call(
         "prepare_sender",
         {"job": job, "port": ready["port"]},
-        {"pcm": pcm},
+        {"pcm": met.pcm},
         timeout_s=cell.timeout_s,
     )
-    media_ns = samples_to_ns(len(pcm), facts.sample_rate_hz)
     share = (prepared["frame_cost_ns"] + ready["frame_cost_ns"]) / facts.frame_ns
     with budget.claim(share + BASE_SHARE):
-        pair.link.call("start")
+        pair.link.call("start")  # returns when what the ends said to each other is through
         t0_ns = monotonic_ns() + LEAD_NS
-        longest_ns = (
-            media_ns
-            + facts.algorithmic_delay_ns
-            + settings.max_ns
-            + settings.device_ns
-            + _longest_delay_ns(network.forward)
-            + _longest_delay_ns(network.reverse)
-            + SLACK_NS
-        )
-        order = {"t0_ns": t0_ns, "stop_ns": t0_ns + longest_ns}
+        pair.link.call("start", {"t0_ns": t0_ns})
+        order = {"t0_ns": t0_ns, "stop_ns": t0_ns + longest_ns(cell, facts, met)}
         pair.receiver.ask("run", order)
         pair.sender.ask("run", order)
         sent, sent_columns = pair.sender.answer(cell.timeout_s)
@@ -182,51 +232,73 @@ def stream(
         for end in (pair.sender, pair.receiver):
             end.call("close")  # what is still on its way is reset, and the link runs empty
         counted, link_log = pair.link.call("collect", timeout_s=cell.timeout_s)
-    packets, frames = join(
+    observed = Observed(
+        t0_ns=t0_ns,
         sent_packets=_part(sent_columns, "packets"),
         sent_frames=_part(sent_columns, "frames"),
         received_packets=_part(received_columns, "packets"),
         played_frames=_part(received_columns, "frames"),
         link_log=link_log,
+        media=received_columns["media"].astype(np.int16),
+        played=received_columns["played"].astype(np.int16),
+        sender=pair.facts["sender"] | sent,
+        receiver=pair.facts["receiver"] | received,
+        link=pair.facts["link"] | counted,
+        readback=applied["readback"],
+    )
+    result = written_up(cell, row, facts, met, observed)
+    return replace(result, row={**result.row, "wall_s": (monotonic_ns() - began) / NS_PER_S})
+
+
+def written_up(
+    cell: Cell, row: Mapping[str, Any], facts: CodecFacts, met: Impaired, observed: Observed
+) -> CellResult:
+    """Join the records of a cell, hold the link against what was asked, and judge. Pure."""
+    packets, frames = join(
+        sent_packets=observed.sent_packets,
+        sent_frames=observed.sent_frames,
+        received_packets=observed.received_packets,
+        played_frames=observed.played_frames,
+        link_log=observed.link_log,
         facts=facts,
-        t0_ns=t0_ns,
+        t0_ns=observed.t0_ns,
         reliable=is_reliable(cell.transport.settings.transport),
     )
-    figures = prove(network, link_log)
-    verdict = _verdict(figures, counted, sent, prepared["frames"], pair)
-    media_s = media_ns / NS_PER_S
-    forward = link_log["direction"] == 0
+    counters = observed.link["counters"]
+    figures = prove(met.pair, observed.link_log, counters.get("t0_ns"))
+    frames_total = frame_count(len(met.pcm), facts)
+    verdict = _verdict(figures, observed, frames_total)
+    media_s = len(met.pcm) / facts.sample_rate_hz
+    payload_bytes = int(observed.sent_frames["payload_bytes"].sum())
+    forward = observed.link_log["direction"] == 0
     streamed = {
         "codec_facts": json.dumps(asdict(facts)),
         "weights": facts.weights,
         "status": "invalid" if verdict else "ok",
         "reason": "; ".join(verdict) or None,
-        "wall_s": (monotonic_ns() - began) / NS_PER_S,
         "media_s": media_s,
-        "t0_ns": t0_ns,
-        "link_readback": json.dumps(applied["readback"]),
+        "t0_ns": observed.t0_ns,
+        "trace_sha256": met.trace.sha256,
+        "link_readback": json.dumps(observed.readback),
         "proof": json.dumps([asdict(figure) for figure in figures]),
         "proof_ok": all(figure.ok is not False for figure in figures),
         "bitrate_nominal_bps": float(facts.nominal_bitrate_bps),
-        "bitrate_payload_bps": 8 * float(sent_columns["frames.payload_bytes"].sum()) / media_s,
-        "bitrate_wire_bps": 8 * float(link_log["size_bytes"][forward].sum()) / media_s,
-        "worst_lateness_ms": sent["worst_lateness_ns"] / NS_PER_MS,
-        "late_sends": sent["late_frames"],
-        "packets_sent": len(sent_columns["packets.seq"]),
-        "frames_total": prepared["frames"],
+        "bitrate_payload_bps": 8 * payload_bytes / media_s,
+        "bitrate_wire_bps": 8 * int(observed.link_log["size_bytes"][forward].sum()) / media_s,
+        "worst_lateness_ms": observed.sender["worst_lateness_ns"] / NS_PER_MS,
+        "late_sends": observed.sender["late_frames"],
+        "packets_sent": len(observed.sent_packets["seq"]),
+        "frames_total": frames_total,
         "agent_facts": json.dumps(
             {
-                "sender": pair.facts["sender"] | sent,
-                "receiver": pair.facts["receiver"] | received,
-                "link": pair.facts["link"] | counted,
+                "sender": observed.sender,
+                "receiver": observed.receiver,
+                "link": observed.link,
             }
         ),
     }
     rate = facts.sample_rate_hz
-    audio = {
-        "media": (received_columns["media"].astype(np.int16), rate),
-        "played": (received_columns["played"].astype(np.int16), rate),
-    }
+    audio = {"media": (observed.media, rate), "played": (observed.played, rate)}
     return CellResult({**row, **streamed}, packets, frames, audio)
 
 
@@ -244,19 +316,25 @@ def _part(columns: Columns, prefix: str) -> Columns:
     return {k.removeprefix(start): v for k, v in columns.items() if k.startswith(start)}
 
 
-def _longest_delay_ns(link: Link) -> int:
-    """Beyond this a delivered packet is an accident: delay, four jitters, a full queue."""
-    queue = link.rate.queue_limit_bytes() * 8 * NS_PER_S // link.rate.rate_bps if link.rate else 0
-    return link.delay_ns + 4 * link.jitter_ns + queue
+def longest_delay_ns(link: Link) -> int:
+    """Beyond this a delivered packet is an accident: delay, four jitters, a full queue, and the
+    longest time in which a link that changes lets nothing out."""
+    segments = link.segments()
+    starts_ns = [at_ns for at_ns, _ in segments]
+    waits_ns, outages_ns = [0], [0]
+    for (at_ns, part), next_ns in zip(segments, [*starts_ns[1:], starts_ns[-1]], strict=True):
+        match part.rate:
+            case Rate(rate_bps=0):
+                outages_ns.append(next_ns - at_ns)
+            case Rate(rate_bps=rate_bps) as rate:
+                waits_ns.append(rate.queue_limit_bytes() * 8 * NS_PER_S // rate_bps)
+            case Deliveries(at_ns=instants):
+                outages_ns += [after - before for before, after in pairwise((0, *instants))]
+    delay_ns = max(part.delay_ns + 4 * part.jitter_ns for _, part in segments)
+    return delay_ns + max(waits_ns) + max(outages_ns)
 
 
-def _verdict(
-    figures: list[ProofFigure],
-    counted: Mapping[str, Any],
-    sent: Mapping[str, Any],
-    frames: int,
-    pair: Pair,
-) -> list[str]:
+def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> list[str]:
     """Why the cell is invalid; empty when it is not."""
     reasons = [
         f"link {f.direction}: {f.figure} asked {f.asked}, measured {f.measured} {f.unit}"
@@ -264,11 +342,13 @@ def _verdict(
         for f in figures
         if f.ok is False
     ]
+    counters = observed.link["counters"]
     reasons += [
-        f"the link's own account does not close: {counted['counters'][doubt]} packets {meaning}"
+        f"the link's own account does not close: {counters[doubt]} packets {meaning}"
         for doubt, meaning in _DOUBTS.items()
-        if counted["counters"].get(doubt)
+        if counters.get(doubt)
     ]
+    sent = observed.sender
     if sent["late_frames"] > LATE_SHARE * frames:
         reasons.append(
             f"the sender fell behind: {sent['late_frames']} of {frames} frames left more than a"
@@ -276,7 +356,9 @@ def _verdict(
             " use fewer --jobs"
         )
     clocks = {
-        (facts["boot_id"], facts["time_ns"]) for role, facts in pair.facts.items() if role != "link"
+        (end["boot_id"], end["time_ns"])
+        for end in (observed.sender, observed.receiver)
+        if "boot_id" in end
     }
     if len(clocks) > 1:
         reasons.append("sender and receiver do not share a clock (boot_id or time namespace)")

@@ -36,7 +36,15 @@ ROOMS: dict[str, set[str]] = {
     "score": set(),
     "store": {"clockfacts"},
     "report": {"store", "score"},
-    "cell": {"plan", "codecs.base", "labs.base", "media", "network", "transports"},
+    "cell": {
+        "plan",
+        "codecs.base",
+        "endpoint.sender",
+        "labs.base",
+        "media",
+        "network",
+        "transports",
+    },
     "run": {
         "assets",
         "cell",
