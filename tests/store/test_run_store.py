@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import inspect
 import json
 import os
 import resource
@@ -355,7 +356,30 @@ def test_a_table_of_another_run_is_refused(store: RunStore, tmp_path: Path) -> N
 
 def test_the_room_offers_what_others_use() -> None:
     assert store_room.schema.LATENCY_PARTS
-    assert set(store_room.Tables.__dataclass_fields__) == set(schema.TABLES)
+    assert set(inspect.signature(store_room.Tables).parameters) == set(schema.TABLES)
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_long_tables_are_read_by_cell(store: RunStore, compacted: bool) -> None:
+    for cell_id in "cab":
+        write(store, cell_id)
+    store.write_cell(row("d", status="failed"), {}, {}, {})
+    if compacted:
+        store.compact()
+    run = load(store.directory)
+    mine = run.packets_of(["c", "a", "d", "nobody"], ["cell_id", "seq"])
+    assert mine.columns.tolist() == ["cell_id", "seq"]
+    assert list(mine.itertuples(index=False, name=None)) == [(c, i) for c in "ac" for i in range(4)]
+    pd.testing.assert_frame_equal(
+        run.frames_of(["b"]), run.frames[run.frames.cell_id == "b"].reset_index(drop=True)
+    )
+    assert list(run.packets_of(["d"]).columns) == list(schema.PACKETS)
+    assert run.packets_of([]).transit_ns.dtype == pd.Int64Dtype()
+    for batches, whole in (
+        (run.packet_batches(), run.packets),
+        (run.frame_batches(), run.frames),
+    ):
+        pd.testing.assert_frame_equal(pd.concat(batches, ignore_index=True), whole)
 
 
 def test_provenance_names_the_machine_and_what_computed() -> None:
