@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -38,6 +37,10 @@ def run_of(cells: list[dict], scores: list[dict]) -> Tables:
         "scores": [{"metric": "pesq", "mode": "wb", "track": "media"} | score for score in scores],
     }
     return Tables(**{name: to_pandas(from_rows(name, rows[name])) for name in schema.TABLES})
+
+
+def altered(run: Tables, **other: pd.DataFrame) -> Tables:
+    return Tables(**({name: getattr(run, name) for name in schema.TABLES} | other))
 
 
 def rated(quality: dict[str, list[float]], **columns: object) -> Tables:
@@ -170,7 +173,7 @@ def test_conversation_ends_where_g_114_says() -> None:
         for i, value in enumerate((900.0, 900.0, 400.0, 400.0))
     ]
     extra = to_pandas(from_rows("scores", delays))
-    found = verdict(replace(run, scores=pd.concat([run.scores, extra], ignore_index=True)))
+    found = verdict(altered(run, scores=pd.concat([run.scores, extra], ignore_index=True)))
     assert found.best.name[2] == "slow"
     assert found.conversational is not None
     assert found.conversational.name[2] == "quick"
@@ -222,7 +225,7 @@ def test_packets_become_runs_of_their_worst_fate() -> None:
         for i, fate in enumerate(fates)
     ]
     rows.append({"cell_id": "0", "seq": 9, "frame": 4, "media_ns": 4 * frame_ns, "fate": "lost"})
-    found = tables.fate_runs(replace(run, packets=to_pandas(from_rows("packets", rows))), "0")
+    found = tables.fate_runs(altered(run, packets=to_pandas(from_rows("packets", rows))), "0")
     assert found == [("lost", 0.02, 0.04), ("lost", 0.08, 0.02), ("late", 0.1, 0.02)]
     assert tables.fate_runs(run, "0") == []
 
@@ -233,7 +236,7 @@ def test_frames_of_a_broken_number_of_nanoseconds_are_joined() -> None:
         {"cell_id": "0", "seq": k, "media_ns": k * 1024 * 10**9 // 48_000, "fate": "lost"}
         for k in range(50)
     ]
-    found = tables.fate_runs(replace(run, packets=to_pandas(from_rows("packets", rows))), "0")
+    found = tables.fate_runs(altered(run, packets=to_pandas(from_rows("packets", rows))), "0")
     assert [fate for fate, _, _ in found] == ["lost"]
 
 
