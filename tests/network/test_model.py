@@ -14,6 +14,8 @@ from harness.network import link_from_json, link_to_json
 from harness.network.distributions import SCALE, table
 from harness.network.link import (
     Bernoulli,
+    Change,
+    Deliveries,
     GilbertElliott,
     Link,
     LinkPair,
@@ -21,7 +23,8 @@ from harness.network.link import (
     Rate,
     Reorder,
 )
-from harness.network.model import Ended, LinkModel, TokenBucket
+from harness.network.model import ETHERNET_BYTES, DeliveryQueue, Ended, LinkModel, TokenBucket
+from harness.network.trace import LOST
 from harness.records import Outcome
 
 MS = 1_000_000
@@ -243,3 +246,136 @@ def test_jittered_packets_enter_the_rate_queue_in_order_of_leaving_the_delay() -
     assert min(np.diff([e.out_ns for e in out])) >= MS
     order = [e.packet for e in out]
     assert order != sorted(order)
+
+
+# --- links that change ----------------------------------------------------------------------------
+
+
+def rate(kbps: int, limit_bytes: int = 10_000) -> Rate:
+    return Rate(kbps * 1000, burst_bytes=100, limit_bytes=limit_bytes)
+
+
+def changing(first: Rate | None, *later: tuple[int, Rate | None]) -> Link:
+    return Link(rate=first, changes=tuple(Change(at * MS, Link(rate=r)) for at, r in later))
+
+
+@pytest.mark.parametrize(
+    ("link", "expected_ms"),
+    [
+        # 100 bytes at 80 kbit/s take 10 ms, at 800 kbit/s 1 ms. The first finds a full bucket.
+        (changing(rate(80)), [0, 10, 20, 30, 40]),
+        (changing(rate(80), (15, rate(800))), [0, 10, 15.5, 16.5, 17.5]),
+        (changing(rate(800), (1, rate(80))), [0, 1, 11, 21, 31]),
+        (changing(rate(80), (5, rate(0)), (105, rate(80))), [0, 110, 120, 130, 140]),
+        (changing(rate(80), (15, None)), [0, 10, 15, 15, 15]),
+        (changing(None, (15, rate(80))), [0, 0, 0, 0, 0]),
+    ],
+)
+def test_packets_in_the_queue_follow_a_rate_that_changes(
+    link: Link, expected_ms: list[float]
+) -> None:
+    out, dropped = run(link, [0] * 5)
+    assert [ended.out_ns / MS for ended in out] == expected_ms
+    assert not dropped
+
+
+def test_a_rate_that_stays_0_drops_what_waits_for_it() -> None:
+    out, dropped = run(changing(rate(80), (15, rate(0))), [0] * 5)
+    assert [ended.out_ns / MS for ended in out] == [0, 10]
+    assert {ended.outcome for ended in dropped} == {Outcome.QUEUE}
+
+
+def test_a_bucket_that_idles_through_changes_holds_no_more_than_its_burst() -> None:
+    out, _ = run(changing(rate(80), (50, rate(800)), (80, rate(80))), [0, 100 * MS, 100 * MS])
+    assert [ended.out_ns / MS for ended in out] == [0, 100, 110]
+
+
+def test_changes_count_from_the_start_and_meet_packets_as_they_arrive() -> None:
+    link = Link(
+        delay_ns=10 * MS,
+        changes=(Change(20 * MS, Link(delay_ns=50 * MS)), Change(40 * MS, Link(loss=LOST))),
+    )
+    model = LinkModel(link, "1", start_ns=1000 * MS)
+    for at in (900, 1019, 1020, 1039, 1040):
+        model.offer(at, 100, at * MS)
+    ended = {one.packet: one.out_ns // MS for one in model.collect(2000 * MS)}
+    assert ended == {900: 910, 1019: 1029, 1020: 1070, 1039: 1089, 1040: -1}
+
+
+def test_a_loss_process_goes_on_where_it_was_interrupted() -> None:
+    """A burst of total loss in between does not start a trace anew."""
+    trace = LossTrace((0, 1, 1, 0))
+    link = Link(
+        loss=trace, changes=(Change(2 * MS, Link(loss=LOST)), Change(3 * MS, Link(loss=trace)))
+    )
+    _, dropped = run(link, every(MS, 7))
+    assert [one.packet for one in dropped] == [1, 2, 3, 6]
+
+
+@pytest.mark.parametrize(
+    ("instants_ms", "sizes", "expected_ms"),
+    [
+        ([10, 20, 30], [1500, 1500], [10, 20]),
+        ([10, 20, 30], [700, 700, 700], [10, 10, 20]),
+        ([10, 10, 30], [1400, 1400, 1400], [10, 10, 30]),  # two at one instant
+        ([10, 20, 30], [4000], [30]),
+        ([10, 20, 30], [1000, 1000, 1000], [10, 20, 20]),  # half a packet waits for the next
+    ],
+)
+def test_deliveries_take_so_many_bytes_each(
+    instants_ms: list[int], sizes: list[int], expected_ms: list[int]
+) -> None:
+    queue = DeliveryQueue(Deliveries(tuple(at * MS for at in instants_ms), 10_000))
+    left = [queue.enter(size + ETHERNET_BYTES, 0) for size in sizes]
+    assert [at // MS if at is not None else None for at in left] == expected_ms
+
+
+def test_what_a_delivery_does_not_carry_is_gone() -> None:
+    queue = DeliveryQueue(Deliveries((10 * MS, 20 * MS), 10_000), start_ns=100 * MS)
+    assert queue.enter(114, 105 * MS) == 110 * MS
+    assert queue.enter(114, 110 * MS) == 110 * MS  # just in time for the rest of it
+    assert queue.enter(114, 111 * MS) == 120 * MS
+    assert queue.enter(114, 121 * MS) is None
+
+
+def test_a_delivery_queue_drops_what_it_has_no_room_for() -> None:
+    queue = DeliveryQueue(Deliveries(tuple(range(10 * MS, 100 * MS, 10 * MS)), 3000))
+    left = [queue.enter(1514, 0) for _ in range(3)]
+    assert left == [10 * MS, 20 * MS, None]
+    assert queue.enter(1514, 15 * MS) == 30 * MS
+
+
+@given(
+    st.lists(st.tuples(st.integers(1, 50), st.integers(0, 500)), max_size=6),
+    st.lists(st.tuples(st.integers(0, 30), st.integers(20, 1500)), min_size=1, max_size=40),
+)
+def test_a_changing_rate_never_serves_more_than_it_has(
+    steps: list[tuple[int, int]], packets: list[tuple[int, int]]
+) -> None:
+    """Departures in order, never before arrival, and within burst + rate * time of any start."""
+    at, changes = 0, []
+    for gap_ms, kbps in steps:
+        at += gap_ms
+        changes.append((at * MS, Rate(kbps * 1000, 1500, limit_bytes=100_000)))
+    queue = TokenBucket(Rate(64_000, 1500, limit_bytes=100_000), changes)
+    now, out = 0, []
+    for gap_ms, size in packets:
+        now += gap_ms * MS
+        leave = queue.enter(size, now)
+        if leave is not None:
+            assert leave >= now
+            out.append((leave, size))
+    assert [leave for leave, _ in out] == sorted(leave for leave, _ in out)
+
+    def worth(until_ns: int) -> float:
+        ends = [at_ns for at_ns, _ in changes] + [until_ns]
+        bits, since, bps = 0.0, 0, 64_000
+        for end, following in zip(ends, [*(r.rate_bps for _, r in changes), 0], strict=True):
+            bits += max(0, min(end, until_ns) - since) * bps / 1e9
+            since, bps = min(end, until_ns), following
+        return bits
+
+    sent = 0
+    for leave, size in out:
+        sent += size * 8
+        assert sent <= 1500 * 8 + worth(leave) + 1
