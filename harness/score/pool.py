@@ -12,14 +12,14 @@ import os
 import queue
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, TypeVar
 
 import pebble
 import soundfile
@@ -27,6 +27,8 @@ import soundfile
 from harness.score.metrics import Score
 from harness.score.quality import MEASURES, AudioTask, Measure, score_audio, unscored
 
+T = TypeVar("T")
+R = TypeVar("R")
 TIMEOUT_S = 120.0
 _ONE_THREAD = {
     "OMP_NUM_THREADS": "1",
@@ -61,7 +63,7 @@ def score_files(task: ScoreTask) -> list[Score]:
     return score_audio(audio, task.measures)
 
 
-class _WorkerLost(Exception):
+class WorkerLost(Exception):
     """A worker did not bring its task to an end; the text says how."""
 
 
@@ -77,12 +79,12 @@ class Scorer:
         self._timeout_s = timeout_s
         self._threads = ThreadPoolExecutor(workers, "scorer")
         self._environment = ExitStack()
-        self._idle: queue.SimpleQueue[_Worker] = queue.SimpleQueue()
-        self._all: list[_Worker] = []
+        self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
+        self._all: list[Worker] = []
 
     def __enter__(self) -> Scorer:
-        self._environment.enter_context(_environment(_ONE_THREAD))
-        self._all = [_Worker() for _ in range(self._workers)]
+        self._environment.enter_context(one_thread())
+        self._all = [Worker("scorer") for _ in range(self._workers)]
         for worker in self._all:
             self._idle.put(worker)
         return self
@@ -111,8 +113,8 @@ class Scorer:
         worker = self._idle.get()  # there are as many threads as workers
         try:
             try:
-                return worker.call(task, self._timeout_s)
-            except _WorkerLost:
+                return worker.call(score_files, task, self._timeout_s)
+            except WorkerLost:
                 return [
                     score
                     for measure in task.measures
@@ -121,39 +123,42 @@ class Scorer:
         finally:
             self._idle.put(worker)
 
-    def _score_one(self, worker: _Worker, task: ScoreTask) -> list[Score]:
+    def _score_one(self, worker: Worker, task: ScoreTask) -> list[Score]:
         try:
-            return worker.call(task, self._timeout_s)
-        except _WorkerLost as lost:
+            return worker.call(score_files, task, self._timeout_s)
+        except WorkerLost as lost:
             return [unscored(measure, str(lost)) for measure in task.measures]
 
 
-class _Worker:
-    """One process, made anew after a crash. A pool of its own makes clear whose crash it was."""
+class Worker:
+    """One process, deaf to Ctrl-C and made anew after a crash; ``name`` says what it is for. A
+    pool of its own makes clear whose crash it was."""
 
-    def __init__(self) -> None:
+    def __init__(self, name: str) -> None:
+        self._name = name
         self._pool = _pool()
-        self._running: Future[list[Score]] | None = None
+        self._running: Future[Any] | None = None
         self._abandoned = False
         self._lock = threading.Lock()
 
-    def call(self, task: ScoreTask, timeout_s: float) -> list[Score]:
-        """Raises _WorkerLost; CancelledError once abandoned."""
+    def call(self, function: Callable[[T], R], task: T, timeout_s: float) -> R:
+        """``function(task)``, a module's function, over there. Raises what it raises, WorkerLost,
+        and CancelledError once abandoned."""
         with self._lock:
             if self._abandoned:
                 raise CancelledError
-            running = self._running = self._pool.schedule(score_files, (task,), timeout=timeout_s)
+            running = self._running = self._pool.schedule(function, (task,), timeout=timeout_s)
         try:
-            scores: list[Score] = running.result()
+            answer: R = running.result()
         except TimeoutError:
-            raise _WorkerLost(f"the scorer took more than {timeout_s:.0f} s") from None
+            raise WorkerLost(f"the {self._name} took more than {timeout_s:.0f} s") from None
         except pebble.ProcessExpired as error:
-            raise _WorkerLost(f"the scorer crashed ({_cause(error.exitcode)})") from None
+            raise WorkerLost(f"the {self._name} crashed ({_cause(error.exitcode)})") from None
         except BrokenProcessPool:  # it died before pebble saw it start
             self.close()
             self._pool = _pool()
-            raise _WorkerLost("the scorer crashed as soon as it had started") from None
-        return scores
+            raise WorkerLost(f"the {self._name} crashed as soon as it had started") from None
+        return answer
 
     def abandon(self) -> None:
         """Let go of the running task, if any, and take no other."""
@@ -176,10 +181,10 @@ def _cause(exit_code: int) -> str:
 
 
 @contextmanager
-def _environment(variables: Mapping[str, str]) -> Iterator[None]:
-    """Have child processes see ``variables``."""
-    before = {name: os.environ.get(name) for name in variables}
-    os.environ.update(variables)
+def one_thread() -> Iterator[None]:
+    """Have the libraries of child processes that start inside keep to one thread each."""
+    before = {name: os.environ.get(name) for name in _ONE_THREAD}
+    os.environ.update(_ONE_THREAD)
     try:
         yield
     finally:
