@@ -142,8 +142,9 @@ class Replay:
     """A recording as the weather of a link, from ``offset_ns`` of it on.
 
     What the recording says takes the place of the link's own loss and rate; its delay is added to
-    the link's. One that is ``of_packets`` runs in media time, any other from t0 on. ``end`` is what happens where the audio is longer: the recording begins again
-    (``loop``), the audio ends with it (``stop``), or the cell is refused (``error``).
+    the link's. One that is ``of_packets`` runs in media time, any other from t0 on. ``end`` is what
+    happens where the audio is longer: the recording begins again (``loop``), the audio ends with it
+    (``stop``), or the cell is refused (``error``).
     ``queue_ns`` and ``queue_bytes`` bound the queue before a recorded rate; one of them is set.
     """
 
@@ -213,3 +214,27 @@ class LinkPair:
 
     forward: Link
     reverse: Link
+
+
+def longest_delay_ns(link: Link) -> int:
+    """Beyond this a delivered packet is an accident: delay, four jitters (no table reaches
+    further), a full queue, and the longest time in which a link that changes lets nothing out."""
+    segments = link.segments()
+    starts_ns = [at_ns for at_ns, _ in segments]
+    waits_ns, outages_ns, outage_ns = [0], [0], 0
+    for (start_ns, part), end_ns in zip(segments, [*starts_ns[1:], starts_ns[-1]], strict=True):
+        is_out = isinstance(part.rate, Rate) and part.rate.rate_bps == 0
+        outage_ns = outage_ns + end_ns - start_ns if is_out else 0
+        match part.rate:
+            case Rate(rate_bps=0):
+                outages_ns.append(outage_ns)
+            case Rate(rate_bps=rate_bps) as rate:
+                waits_ns.append(rate.queue_limit_bytes() * 8 * 1_000_000_000 // rate_bps)
+            case Deliveries(at_ns, limit_bytes, bytes_each):
+                instants, full = (0, *at_ns), limit_bytes // bytes_each + 1
+                waits_ns += [
+                    instants[min(n + full, len(at_ns))] - instant
+                    for n, instant in enumerate(instants)
+                ]
+    delay_ns = max(part.delay_ns + 4 * part.jitter_ns for _, part in segments)
+    return delay_ns + max(waits_ns) + max(outages_ns)

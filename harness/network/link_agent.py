@@ -12,12 +12,12 @@ from typing import Any, Protocol
 from harness.control import Handler
 from harness.errors import CellFailed, Unsupported
 from harness.network import probe, topology
-from harness.network.link import LinkPair
+from harness.network.link import LinkPair, longest_delay_ns
 from harness.network.link_json import link_from_json
 from harness.network.netem_engine import NetemEngine
 from harness.network.relay import Relay
 from harness.records import Columns
-from harness.units import NS_PER_S
+from harness.units import NS_PER_S, monotonic_ns
 
 _POLL_S = 0.005
 _GRACE_S = 0.5
@@ -30,8 +30,9 @@ class Engine(Protocol):
         """What is really set."""
         ...
 
-    def restart(self) -> None:
-        """From here on: the seed's first packet, an empty log. Frames under way are dropped."""
+    def restart(self, t0_ns: int) -> None:
+        """From here on: the seed's first packet, an empty log. Frames under way are dropped.
+        The link's changes count from ``t0_ns`` (CLOCK_MONOTONIC), which may be to come."""
         ...
 
     def in_flight(self) -> int:
@@ -39,7 +40,8 @@ class Engine(Protocol):
         ...
 
     def collect(self) -> tuple[dict[str, Any], Columns]:
-        """Counters, and the LINK_LOG since the last restart."""
+        """Counters, and the LINK_LOG since the last restart. ``t0_ns`` among the counters is t0
+        on the log's clock."""
         ...
 
     def close(self) -> None: ...
@@ -142,13 +144,14 @@ class LinkAgent:
                 self._engine = NetemEngine(self._ports, pair, asked["seed"])
             case other:
                 raise Unsupported(f"no link engine {other!r}; there are netem and relay")
-        self._longest_s = max(_longest_s(pair), _GRACE_S)
+        longest_ns = max(longest_delay_ns(link) for link in (pair.forward, pair.reverse))
+        self._longest_s = longest_ns / NS_PER_S + _GRACE_S
         return {"readback": self._engine.readback()}
 
-    def _start(self, _asked: dict[str, Any]) -> dict[str, Any]:
+    def _start(self, asked: dict[str, Any]) -> dict[str, Any]:
         engine = self._running()
         self._wait_until_empty(engine)
-        engine.restart()
+        engine.restart(asked.get("t0_ns", monotonic_ns()))
         return {}
 
     def _collect(self) -> tuple[dict[str, Any], Columns]:
@@ -171,12 +174,3 @@ class LinkAgent:
         deadline = time.monotonic() + self._longest_s
         while engine.in_flight() and time.monotonic() < deadline:
             time.sleep(_POLL_S)
-
-
-def _longest_s(pair: LinkPair) -> float:
-    """The longest that a packet stays inside (no table reaches beyond 4 jitters), with grace."""
-    longest = 0.0
-    for link in (pair.forward, pair.reverse):
-        queue_s = link.rate.queue_limit_bytes() * 8 / link.rate.rate_bps if link.rate else 0.0
-        longest = max(longest, (link.delay_ns + 4 * link.jitter_ns) / NS_PER_S + queue_s)
-    return longest + _GRACE_S

@@ -32,7 +32,7 @@ class NetemEngine:
         """The kernel's report per direction, ``seed`` null in it where the kernel has none."""
         return {"engine": "netem", **self._facts}
 
-    def restart(self) -> None:
+    def restart(self, t0_ns: int) -> None:
         """Fresh qdiscs: the generator begins at its seed, the counters at zero."""
         self._set()
         self._tap.restart()

@@ -67,7 +67,7 @@ class ProofFigure:
     note: str = ""
 
 
-def prove(pair: LinkPair, log: Columns) -> list[ProofFigure]:
+def prove(pair: LinkPair, log: Columns, t0_ns: int | None = None) -> list[ProofFigure]:
     """All figures of both directions; a direction that carried nothing has none, but a forward
     direction without packets is itself a failure. ``log`` is a LINK_LOG."""
     figures: list[ProofFigure] = []

@@ -29,7 +29,7 @@ import numpy as np
 from harness import linux
 from harness.errors import CellFailed
 from harness.network.link import LinkPair
-from harness.network.link_json import link_to_json
+from harness.network.link_json import link_summary
 from harness.network.model import Ended, LinkModel
 from harness.network.packet_socket import ETHERTYPE, IPV4, PacketSocket
 from harness.records import LINK_LOG, Columns, Outcome
@@ -95,17 +95,18 @@ class Relay:
         self._failure: BaseException | None = None
         self._priority = "other"
         self._running = True
-        self._reset()
+        self._reset(monotonic_ns())
         self._thread = threading.Thread(target=self._run, name="relay", daemon=True)
         self._thread.start()
 
     def readback(self) -> dict[str, Any]:
         """What was built: for this engine the description itself is what runs."""
-        return {"engine": "relay", "seed": self._seed, **link_to_json(self._pair)}
+        return {"engine": "relay", "seed": self._seed, **link_summary(self._pair)}
 
-    def restart(self) -> None:
-        """Models at their seed's first packet, log empty. Frames under way are dropped."""
-        self._in_loop(self._reset)
+    def restart(self, t0_ns: int) -> None:
+        """Models at their seed's first packet, log empty. Frames under way are dropped. Changes
+        of the links count from ``t0_ns`` (CLOCK_MONOTONIC)."""
+        self._in_loop(lambda: self._reset(t0_ns))
 
     def in_flight(self) -> int:
         """Packets inside the link now; what waits to be read from a port counts as one."""
@@ -120,7 +121,8 @@ class Relay:
         """Counters, and the LINK_LOG since the last restart. Raises CellFailed if the relay broke.
 
         ``log_drops`` counts frames that never reached the relay because it was too slow;
-        ``refused`` those that an interface would not take (logged as queue drops).
+        ``refused`` those that an interface would not take (logged as queue drops). The log's clock
+        is CLOCK_MONOTONIC.
         """
 
         def snapshot() -> tuple[dict[str, Any], Columns]:
@@ -129,6 +131,7 @@ class Relay:
                 "refused": self._refused,
                 "in_flight": sum(d.model.in_flight for d in self._directions),
                 "priority": self._priority,
+                "t0_ns": self._t0_ns,
             }
             return counters, self._log.columns()
 
@@ -140,12 +143,13 @@ class Relay:
         self._thread.join()
         self._resources.close()
 
-    def _reset(self) -> None:
+    def _reset(self, t0_ns: int) -> None:
+        self._t0_ns = t0_ns
         self._log = _Log()
         self._refused = 0
         self._drops_before = sum(d.source.dropped() for d in self._directions)
         for d, link in zip(self._directions, (self._pair.forward, self._pair.reverse), strict=True):
-            d.model = LinkModel(link, f"{self._seed}/{d.number}")
+            d.model = LinkModel(link, f"{self._seed}/{d.number}", t0_ns)
 
     def _in_loop(self, action: Callable[[], _T]) -> _T:
         """``action()`` in the relay's thread, between two of its turns."""
