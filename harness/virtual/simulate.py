@@ -21,15 +21,14 @@ from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
 from harness.media.playout import ReceiverCore
 from harness.media.settings import ReceiverSettings
 from harness.network import link_to_json
-from harness.network.link import Link, LinkPair, Rate
+from harness.network.link import LinkPair
 from harness.network.model import LinkModel
 from harness.records import LINK_LOG, Columns, Observed, from_rows
 from harness.transports.base import TransportSettings
-from harness.units import NS_PER_S, samples_to_ns
 from harness.virtual.compute import Compute
 
-_SLACK_NS = 3 * NS_PER_S
-_FOREVER_NS = 2**62
+NEVER_NS = 2**62
+"""An instant that does not come."""
 _SOURCE_MAC_BITS = range(48, 96)
 """Of an Ethernet frame: the bits that no checksum and no address filter looks at."""
 
@@ -49,6 +48,8 @@ class Stream:
     stream_id: int
     seed: int
     compute: Compute
+    stop_ns: int = NEVER_NS
+    """From then on nobody waits for what has not come; until then, as long as anything comes."""
 
 
 class Clock:
@@ -75,12 +76,10 @@ def simulate(stream: Stream) -> Observed:
             f"transport {stream.transport.transport}: the virtual lab has no model of TCP;"
             " use --lab netns or docker"
         )
-    stop_ns = _stop_ns(stream)
-    stream.compute.prepare(stream.codec)
-    sender, sent = _send(stream, stop_ns)
+    sender, sent = _send(stream)
     arrivals, log, in_flight = _carry(stream, sent)
-    receiver = _play(stream, arrivals, stop_ns)
-    counters = {"log_drops": 0, "refused": 0, "in_flight": in_flight}
+    receiver = _play(stream, arrivals)
+    counters = {"log_drops": 0, "refused": 0, "in_flight": in_flight, "t0_ns": 0}
     return Observed(
         t0_ns=0,
         sent_packets=sender.packets(),
@@ -97,7 +96,7 @@ def simulate(stream: Stream) -> Observed:
     )
 
 
-def _send(stream: Stream, stop_ns: int) -> tuple[SenderCore, list[Arrival]]:
+def _send(stream: Stream) -> tuple[SenderCore, list[Arrival]]:
     """The sender, done, and its packets with the instants at which they come to the link."""
     clock, overheads = Clock(), stream.compute.overheads
     sent: list[Arrival] = []
@@ -117,9 +116,9 @@ def _send(stream: Stream, stop_ns: int) -> tuple[SenderCore, list[Arrival]]:
         send,
         clock.read,
     )
-    while (ready_ns := core.next_ready_ns()) is not None and ready_ns < stop_ns:
+    while (ready_ns := core.next_ready_ns()) is not None and ready_ns < stream.stop_ns:
         clock.now_ns = max(clock.now_ns, ready_ns + overheads.wake_ns)
-        if clock.now_ns >= stop_ns:
+        if clock.now_ns >= stream.stop_ns:
             break
         core.step()
     return core, sent
@@ -130,7 +129,7 @@ def _carry(stream: Stream, sent: list[Arrival]) -> tuple[list[Arrival], Columns,
     model: LinkModel[bytes] = LinkModel(stream.pair.forward, f"{stream.seed}/0")
     for packet, now_ns in sent:
         model.offer(packet, len(packet) + IP_UDP_BYTES + ETHERNET_BYTES, now_ns)
-    ended = model.collect(_FOREVER_NS)
+    ended = model.collect(NEVER_NS)
     receive_ns = stream.compute.overheads.receive_ns
     arrivals = [
         (end.packet, end.out_ns + receive_ns)
@@ -144,9 +143,9 @@ def _carry(stream: Stream, sent: list[Arrival]) -> tuple[list[Arrival], Columns,
     return arrivals, from_rows(LINK_LOG, rows), model.in_flight
 
 
-def _play(stream: Stream, arrivals: list[Arrival], stop_ns: int) -> ReceiverCore:
+def _play(stream: Stream, arrivals: list[Arrival]) -> ReceiverCore:
     """The listener, done."""
-    clock, facts = Clock(), stream.codec.facts
+    clock, facts, stop_ns = Clock(), stream.codec.facts, stream.stop_ns
     wake_ns = stream.compute.overheads.wake_ns
     core = ReceiverCore(
         stream.receiver,
@@ -167,8 +166,9 @@ def _play(stream: Stream, arrivals: list[Arrival], stop_ns: int) -> ReceiverCore
     while not core.finished and clock.now_ns < stop_ns:
         pull_ns = core.next_pull_ns()
         if pull_ns is None:
-            first_ns = arrivals[taken][1] if taken < len(arrivals) else stop_ns
-            clock.now_ns = max(clock.now_ns, min(first_ns, stop_ns))
+            if taken == len(arrivals):
+                break
+            clock.now_ns = max(clock.now_ns, min(arrivals[taken][1], stop_ns))
             take_all()
             continue
         clock.now_ns = max(clock.now_ns, min(pull_ns + wake_ns, stop_ns))
@@ -176,7 +176,7 @@ def _play(stream: Stream, arrivals: list[Arrival], stop_ns: int) -> ReceiverCore
         if pull_ns < stop_ns:
             core.pull()
     take_all()
-    core.stop(stop_ns)
+    core.stop(stop_ns if stop_ns != NEVER_NS else clock.now_ns)
     return core
 
 
@@ -203,25 +203,3 @@ class _TimedDecoder:
 
     def recover(self, next_payload: bytes) -> Pcm | None:
         return self._recover(next_payload)
-
-
-def _stop_ns(stream: Stream) -> int:
-    """The instant after which nobody waits any longer, as in a real lab."""
-    facts = stream.codec.facts
-    return (
-        samples_to_ns(len(stream.pcm), facts.sample_rate_hz)
-        + facts.algorithmic_delay_ns
-        + stream.receiver.max_ns
-        + stream.receiver.device_ns
-        + _longest_delay_ns(stream.pair.forward)
-        + _longest_delay_ns(stream.pair.reverse)
-        + _SLACK_NS
-    )
-
-
-def _longest_delay_ns(link: Link) -> int:
-    rate = link.rate
-    queue = (
-        rate.queue_limit_bytes() * 8 * NS_PER_S // rate.rate_bps if isinstance(rate, Rate) else 0
-    )
-    return link.delay_ns + 4 * link.jitter_ns + queue
