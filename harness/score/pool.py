@@ -19,7 +19,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from types import TracebackType
-from typing import Any, TypeVar
+from typing import Any, Self, TypeVar
 
 import pebble
 import soundfile
@@ -67,32 +67,32 @@ class WorkerLost(Exception):
     """A worker did not bring its task to an end; the text says how."""
 
 
-class Scorer:
-    """A context manager over ``workers`` processes, each with one thread and deaf to Ctrl-C.
+class Workers:
+    """A context manager over ``count`` processes, each with one thread and deaf to Ctrl-C.
 
-    ``timeout_s`` bounds a task once it has started. Leaving the context waits for what was
-    submitted; leaving it by an exception (Ctrl-C included) ends the workers at once.
+    Leaving the context waits for what was submitted; leaving it by an exception (Ctrl-C included)
+    ends the processes at once. ``name`` says what they are for.
     """
 
-    def __init__(self, workers: int, timeout_s: float = TIMEOUT_S) -> None:
-        self._workers = workers
-        self._timeout_s = timeout_s
-        self._threads = ThreadPoolExecutor(workers, "scorer")
+    def __init__(self, count: int, name: str) -> None:
+        self._count = count
+        self._name = name
+        self._threads = ThreadPoolExecutor(count, name)
         self._environment = ExitStack()
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
         self._all: list[Worker] = []
 
-    def __enter__(self) -> Scorer:
-        self._environment.enter_context(one_thread())
-        self._all = [Worker("scorer") for _ in range(self._workers)]
+    def __enter__(self) -> Self:
+        self._environment.enter_context(_one_thread())
+        self._all = [Worker(self._name) for _ in range(self._count)]
         for worker in self._all:
             self._idle.put(worker)
         return self
 
-    def submit(self, task: ScoreTask) -> Future[list[Score]]:
-        """The cell's scores, one per measure and in their order. The future fails only if the
-        scorer is left early (CancelledError)."""
-        return self._threads.submit(self._score, task)
+    def submit_to_one(self, use: Callable[[Worker, T], R], task: T) -> Future[R]:
+        """Have ``use`` called, in a thread, with a worker that is idle. The future fails as
+        ``use`` does, or if the context is left early (CancelledError)."""
+        return self._threads.submit(self._lend, use, task)
 
     def __exit__(
         self,
@@ -109,25 +109,42 @@ class Scorer:
             worker.close()
         self._environment.close()
 
-    def _score(self, task: ScoreTask) -> list[Score]:
+    def _lend(self, use: Callable[[Worker, T], R], task: T) -> R:
         worker = self._idle.get()  # there are as many threads as workers
         try:
-            try:
-                return worker.call(score_files, task, self._timeout_s)
-            except WorkerLost:
-                return [
-                    score
-                    for measure in task.measures
-                    for score in self._score_one(worker, replace(task, measures=(measure,)))
-                ]
+            return use(worker, task)
         finally:
             self._idle.put(worker)
 
-    def _score_one(self, worker: Worker, task: ScoreTask) -> list[Score]:
+
+class Scorer(Workers):
+    """Scores cells; ``timeout_s`` bounds a task once it has started."""
+
+    def __init__(self, workers: int, timeout_s: float = TIMEOUT_S) -> None:
+        super().__init__(workers, "scorer")
+        self._timeout_s = timeout_s
+
+    def submit(self, task: ScoreTask) -> Future[list[Score]]:
+        """The cell's scores, one per measure and in their order. The future fails only if the
+        scorer is left early (CancelledError)."""
+        return self.submit_to_one(self._score, task)
+
+    def _score(self, worker: Worker, task: ScoreTask) -> list[Score]:
         try:
             return worker.call(score_files, task, self._timeout_s)
+        except WorkerLost:
+            return one_by_one(worker, task, self._timeout_s)
+
+
+def one_by_one(worker: Worker, task: ScoreTask, timeout_s: float = TIMEOUT_S) -> list[Score]:
+    """The scores of one cell, each in a call of its own: for after a crash."""
+    scores = []
+    for measure in task.measures:
+        try:
+            scores += worker.call(score_files, replace(task, measures=(measure,)), timeout_s)
         except WorkerLost as lost:
-            return [unscored(measure, str(lost)) for measure in task.measures]
+            scores.append(unscored(measure, str(lost)))
+    return scores
 
 
 class Worker:
@@ -181,7 +198,7 @@ def _cause(exit_code: int) -> str:
 
 
 @contextmanager
-def one_thread() -> Iterator[None]:
+def _one_thread() -> Iterator[None]:
     """Have the libraries of child processes that start inside keep to one thread each."""
     before = {name: os.environ.get(name) for name in _ONE_THREAD}
     os.environ.update(_ONE_THREAD)
