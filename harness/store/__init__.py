@@ -1,6 +1,8 @@
 """The tables of a run on disk: written after every cell, compacted at the end, read back whole."""
 
 from harness.store import schema
-from harness.store.run_store import RunStore, Tables, load
+from harness.store.loaded import Tables
+from harness.store.run_store import RunStore, load
+from harness.store.tables import cell_frame
 
-__all__ = ["RunStore", "Tables", "load", "schema"]
+__all__ = ["RunStore", "Tables", "cell_frame", "load", "schema"]

@@ -7,30 +7,38 @@
     `- smoke-20300102-101500/
        |- runs.parquet                       one row, rewritten as the run goes on
        |- cells, packets, frames, scores     .parquet, made by compaction
-       |- parts/{cells,packets,frames,scores}/CELL.parquet      since the last compaction
+       |- parts/{cells,scores}/CELL.arrow    since the last compaction: the cell with its packets
+       |                                     and frames, and its scores
        `- audio/                             FLAC: a track per cell, a reference per item and rate
 
 A file appears under its name when it is whole: it is written under ``parts/tmp`` and renamed. A
-cell's row is written last, and the cell is finished when its row and its tables can be read.
-Compaction puts the new tables in place before it removes parts, rows of cells first, so that at
-any instant a finished cell is in a table, or in parts, or alike in both.
+cell is finished when its part is there, with its footer. Compaction puts the new tables in place
+before it removes parts, cells first, so that at any instant a finished cell is in a table, or in
+parts, or alike in both.
+
+The tables are sorted by cell. Their row groups hold whole cells and end with the first cell that
+fills ``GROUP_ROWS``: the bytes of a table, its metadata apart, follow from its rows alone, whatever
+the order in which cells ended and however often the run was interrupted. Everything but
+``RunStore.tables`` works on a row group at a time, so memory does not grow with the run.
 """
 
 from __future__ import annotations
 
 import hashlib
+import heapq
 import io
 import os
 import re
 import shutil
-import tempfile
+import threading
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import datetime
+from operator import itemgetter
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -40,94 +48,17 @@ import soundfile
 from numpy.typing import NDArray
 
 from harness.errors import BadInput, CellFailed
-from harness.store import tables
+from harness.store import parts, tables
+from harness.store.loaded import Tables
 from harness.store.schema import RUNS, SCHEMA_VERSION
 
+GROUP_ROWS = {"cells": 1_000, "packets": 32_000, "frames": 32_000, "scores": 32_000}
+"""From this many rows on, a row group is closed after the cell that it is at."""
+READ_ROWS = 32_000
 _CELL_TABLES = ("scores", "packets", "frames", "cells")
 """In the order in which compaction puts them in place: the row that vouches for a cell last."""
 Track = tuple[NDArray[np.int16], int]
 """Samples, mono, shape (samples,), and their rate in Hz."""
-
-
-class Rows(Protocol):
-    """The rows of a table that is too long to be held whole."""
-
-    def batches(
-        self, cell_ids: Collection[str] | None = None, columns: Sequence[str] | None = None
-    ) -> Iterator[pd.DataFrame]:
-        """Whole cells, in order of ``cell_id``, some at a time; None is all of them."""
-        ...
-
-
-class Tables:
-    """The tables of a run as DataFrames with the columns of :mod:`harness.store.schema`.
-
-    ``runs``, ``cells`` and ``scores`` are held. ``packets`` and ``frames`` are read when asked for:
-    whole as attributes (every time anew; fine for a run of some hundred cells), some cells of them
-    by ``packets_of`` and ``frames_of``, or one batch of cells after the other by
-    ``packet_batches`` and ``frame_batches``, in bounded memory whatever the length of the run.
-    All but ``runs`` are sorted by ``cell_id``; within a cell packets are in order of sending and
-    frames in order of playing.
-    """
-
-    def __init__(
-        self,
-        runs: pd.DataFrame,
-        cells: pd.DataFrame,
-        packets: pd.DataFrame | Rows,
-        frames: pd.DataFrame | Rows,
-        scores: pd.DataFrame,
-    ) -> None:
-        self.runs = runs
-        self.cells = cells
-        self.scores = scores
-        self._packets = _Held(packets) if isinstance(packets, pd.DataFrame) else packets
-        self._frames = _Held(frames) if isinstance(frames, pd.DataFrame) else frames
-
-    @property
-    def packets(self) -> pd.DataFrame:
-        return _whole(self._packets.batches())
-
-    @property
-    def frames(self) -> pd.DataFrame:
-        return _whole(self._frames.batches())
-
-    def packets_of(
-        self, cell_ids: Collection[str], columns: Sequence[str] | None = None
-    ) -> pd.DataFrame:
-        """Rows of ``packets`` of these cells; only ``columns`` of them, if given."""
-        return _whole(self._packets.batches(cell_ids, columns))
-
-    def frames_of(
-        self, cell_ids: Collection[str], columns: Sequence[str] | None = None
-    ) -> pd.DataFrame:
-        """Rows of ``frames`` of these cells; only ``columns`` of them, if given."""
-        return _whole(self._frames.batches(cell_ids, columns))
-
-    def packet_batches(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """All of ``packets``, some whole cells at a time; there is at least one batch."""
-        return self._packets.batches(None, columns)
-
-    def frame_batches(self, columns: Sequence[str] | None = None) -> Iterator[pd.DataFrame]:
-        """All of ``frames``, some whole cells at a time; there is at least one batch."""
-        return self._frames.batches(None, columns)
-
-
-@dataclass(frozen=True)
-class _Held:
-    """Rows that are in memory already."""
-
-    rows: pd.DataFrame
-
-    def batches(
-        self, cell_ids: Collection[str] | None = None, columns: Sequence[str] | None = None
-    ) -> Iterator[pd.DataFrame]:
-        rows = self.rows if cell_ids is None else self.rows[self.rows["cell_id"].isin(cell_ids)]
-        yield rows if columns is None else rows[list(columns)]
-
-
-def _whole(batches: Iterable[pd.DataFrame]) -> pd.DataFrame:
-    return pd.concat(batches, ignore_index=True)
 
 
 def load(directory: Path) -> Tables:
@@ -177,6 +108,12 @@ class RunStore:
                 f"{directory}: expected the directory of a run, such as results/latest"
                 " (it has no runs.parquet)"
             )
+        if any((directory / "parts").glob("*/*.parquet")):
+            raise BadInput(
+                f"{directory}: was cut off under an older version of the harness, whose parts this"
+                " one does not read; go on with the version that began it (git_sha in"
+                f" {path.name}), or start a new run"
+            )
         rows = tables.read(path, "runs").to_pylist()
         if len(rows) != 1:
             raise BadInput(f"{path}: expected one row, got {len(rows)}")
@@ -198,7 +135,8 @@ class RunStore:
             "schema_version": SCHEMA_VERSION,
         }
         table = tables.from_rows("runs", [whole])
-        self._put(self.directory / "runs.parquet", tables.to_bytes("runs", table, whole))
+        with self._placed(self.directory / "runs.parquet", durable=True) as file:
+            tables.write(file, "runs", [table], whole)
         self._run = table.to_pylist()[0]
 
     def write_cell(
@@ -217,80 +155,186 @@ class RunStore:
         cell_id = str(row["cell_id"])
         self._part("cells", cell_id).unlink(missing_ok=True)
         self._part("scores", cell_id).unlink(missing_ok=True)
-        paths = {
-            f"audio_{name}": self._write_audio(name, row, track) for name, track in audio.items()
+        part = {
+            "cells": tables.from_rows("cells", [{**row, **self._write_audio(row, audio)}]),
+            "packets": tables.from_columns("packets", cell_id, packets),
+            "frames": tables.from_columns("frames", cell_id, frames),
         }
-        rows = tables.from_rows("cells", [{**row, **paths}])
-        self._put_part("packets", cell_id, tables.from_columns("packets", cell_id, packets))
-        self._put_part("frames", cell_id, tables.from_columns("frames", cell_id, frames))
-        self._put_part("cells", cell_id, rows)
+        status = part["cells"]["status"][0].as_py()
+        self._put_part("cells", cell_id, part, status=str(status))
 
     def write_scores(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
         """Replace a cell's scores; ``rows`` are rows of ``scores``, with or without cell_id."""
         table = tables.from_rows("scores", [{**row, "cell_id": cell_id} for row in rows])
-        self._put_part("scores", cell_id, table)
+        self._put_part("scores", cell_id, {"scores": table})
 
     def finished(self) -> dict[str, str]:
         """Status by cell_id of all cells that need not be streamed again."""
-        cells = self._merged("cells")["cells"]
-        return dict(zip(*(cells[name].to_pylist() for name in ("cell_id", "status")), strict=True))
+        parts = self._whole_parts("cells")
+        statuses = self._statuses() | {cell: stamp["status"] for cell, stamp in parts.items()}
+        return dict(sorted(statuses.items()))
 
     def scored(self) -> set[str]:
         """The finished cells that have scores."""
-        return set(self._merged("scores")["scores"]["cell_id"].to_pylist())
+        streamed = self._whole_parts("cells").keys()
+        compacted = self._statuses().keys()
+        found: set[str] = set()
+        for group in self._groups("scores", ["cell_id"]):
+            found.update(group["cell_id"].unique().to_pylist())
+        newer = self._whole_parts("scores").keys() & (streamed | compacted)
+        return (found & compacted) - streamed | newer
 
     def tables(self) -> Tables:
         """All that is known of the finished cells."""
-        merged = self._merged(*_CELL_TABLES)
-        merged["runs"] = tables.from_rows("runs", [self._run])
-        return Tables(**{name: tables.to_pandas(table) for name, table in merged.items()})
+
+        for name in _CELL_TABLES:
+            if (path := self._compacted_path(name)).exists():
+                with tables.reading(path, name, self.run_id):
+                    pass  # to be told now, not when its rows are asked for
+
+        def whole(name: str) -> pd.DataFrame:
+            return tables.to_pandas(pa.concat_tables(self.batches(name)))
+
+        return Tables(
+            runs=tables.to_pandas(tables.from_rows("runs", [self._run])),
+            cells=whole("cells"),
+            packets=_StoredRows(self, "packets"),
+            frames=_StoredRows(self, "frames"),
+            scores=whole("scores"),
+        )
 
     def compact(self) -> None:
         """Make one file per table, sorted by cell, and remove the parts."""
-        for name, table in self._merged(*_CELL_TABLES).items():
-            path = self.directory / f"{name}.parquet"
-            self._put(path, tables.to_bytes(name, table, self._run), durable=True)
+        for name in _CELL_TABLES:
+            with self._placed(self._compacted_path(name), durable=True) as file:
+                tables.write(file, name, self.batches(name), self._run)
         with _disk(self.directory):
             _remove(self.directory / "parts" / "cells")
             _remove(self.directory / "parts")
 
-    def _part(self, name: str, cell_id: str) -> Path:
-        return self.directory / "parts" / name / f"{cell_id}.parquet"
+    def batches(
+        self,
+        name: str,
+        cell_ids: Collection[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[pa.Table]:
+        """The rows of table ``name``: whole cells, in order, ``GROUP_ROWS`` rows or little more at
+        a time; at least one batch. ``cell_ids`` and ``columns`` choose some, None is all.
+        """
+        needed = None if columns is None else list(dict.fromkeys(["cell_id", *columns]))
+        held, rows = [tables.conform(name, tables.arrow_schema(name).empty_table(), needed)], 0
+        for _, table in self.by_cell(name, cell_ids, needed):
+            held.append(table)
+            rows += len(table)
+            if rows >= GROUP_ROWS[name]:
+                yield _joined(held, columns)
+                held, rows = [], 0
+        if held:
+            yield _joined(held, columns)
 
-    def _put_part(self, name: str, cell_id: str, table: pa.Table) -> None:
-        self._put(self._part(name, cell_id), tables.to_bytes(name, table, self._run))
+    def by_cell(
+        self,
+        name: str,
+        cell_ids: Collection[str] | None = None,
+        columns: Sequence[str] | None = None,
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """Cell by cell, in order, the rows of table ``name``: those of the cell's part if there is
+        one, else those of the compacted table. A cell without rows may be left out. ``columns``
+        has ``cell_id`` or is None for all."""
+        newer = set(self._whole_parts("cells", cell_ids))
+        older = set(self._statuses()) - newer
+        if name == "scores":
+            newer = self._whole_parts("scores", cell_ids).keys() & (newer | older)
+            older -= newer
+        if cell_ids is not None:
+            older &= set(cell_ids)
+        return heapq.merge(
+            self._compacted(name, older, columns),
+            ((cell, self._read_part(name, cell, columns)) for cell in sorted(newer)),
+            key=itemgetter(0),
+        )
 
-    def _whole_parts(self, *names: str) -> set[str]:
-        """The cells that have a whole part of each of these tables."""
-        return {
-            path.stem
-            for path in (self.directory / "parts" / names[0]).glob("*.parquet")
-            if all(
-                tables.is_whole(self._part(name, path.stem), name, self.run_id) for name in names
-            )
-        }
+    def _statuses(self) -> dict[str, str]:
+        """Of the cells in the compacted table."""
+        found: dict[str, str] = {}
+        for group in self._groups("cells", ["cell_id", "status"]):
+            found.update(zip(*(column.to_pylist() for column in group.columns), strict=True))
+        return found
 
-    def _merged(self, *names: str) -> dict[str, pa.Table]:
-        """The compacted tables with the parts written since in place of their rows, by cell."""
-        streamed = self._whole_parts("cells", "packets", "frames")
-        known = streamed | set(self._compacted("cells")["cell_id"].to_pylist())
-        merged = {}
-        for name in names:
-            parts = streamed if name != "scores" else self._whole_parts("scores") & known
-            table = self._compacted(name)
-            valid = pa.array(sorted(known - streamed - parts), pa.string())
-            kept = table.filter(pc.is_in(table["cell_id"], valid))
-            read = [tables.read(self._part(name, c), name, self.run_id) for c in sorted(parts)]
-            merged[name] = pa.concat_tables([kept, *read]).sort_by("cell_id")
-        return merged
+    def _compacted(
+        self, name: str, cells: set[str], columns: Sequence[str] | None
+    ) -> Iterator[tuple[str, pa.Table]]:
+        """The rows of these cells in the compacted table, cell by cell, in order."""
+        cell, pieces = "", list[pa.Table]()
+        for group in self._groups(name, columns, sorted(cells)):
+            runs = pc.run_end_encode(group["cell_id"].combine_chunks())
+            start = 0
+            for found, end in zip(runs.values.to_pylist(), runs.run_ends.to_pylist(), strict=True):
+                if found != cell and pieces:  # else the cell goes on from the group before
+                    yield cell, pa.concat_tables(pieces)
+                    pieces = []
+                cell = found
+                if cell in cells:
+                    pieces.append(group.slice(start, end - start))
+                start = end
+        if pieces:
+            yield cell, pa.concat_tables(pieces)
 
-    def _compacted(self, name: str) -> pa.Table:
-        path = self.directory / f"{name}.parquet"
+    def _groups(
+        self, name: str, columns: Sequence[str] | None, cells: Sequence[str] | None = None
+    ) -> Iterator[pa.Table]:
+        """The compacted table, a bounded number of rows at a time; of ``cells``, sorted, only the
+        row groups that may have one of them."""
+        path = self._compacted_path(name)
         if not path.exists():
-            return tables.arrow_schema(name).empty_table()
-        return tables.read(path, name, self.run_id)
+            return
+        with tables.reading(path, name, self.run_id) as file:
+            groups = [
+                index
+                for index in range(file.num_row_groups)
+                if cells is None or tables.may_hold(file.metadata.row_group(index), cells)
+            ]
+            for batch in file.iter_batches(READ_ROWS, groups, columns):
+                yield tables.conform(name, pa.Table.from_batches([batch]), columns)
 
-    def _write_audio(self, name: str, row: Mapping[str, Any], track: Track) -> str:
+    def _compacted_path(self, name: str) -> Path:
+        return self.directory / f"{name}.parquet"
+
+    def _part(self, kind: str, cell_id: str) -> Path:
+        return self.directory / "parts" / kind / f"{cell_id}{parts.SUFFIX}"
+
+    def _read_part(self, name: str, cell_id: str, columns: Sequence[str] | None) -> pa.Table:
+        path = self._part("scores" if name == "scores" else "cells", cell_id)
+        return tables.conform(name, parts.read(path, name), columns)
+
+    def _put_part(self, kind: str, cell_id: str, rows: Mapping[str, pa.Table], **said: str) -> None:
+        with self._placed(self._part(kind, cell_id)) as file:
+            file.write(parts.to_buffer(rows, tables.stamp(self._run) | said))
+
+    def _whole_parts(
+        self, kind: str, cell_ids: Collection[str] | None = None
+    ) -> dict[str, dict[str, str]]:
+        """The stamp of every cell, of ``cell_ids`` or of all, that has a whole part."""
+        if cell_ids is None:
+            found = (self.directory / "parts" / kind).glob(f"*{parts.SUFFIX}")
+            cell_ids = [path.stem for path in found]
+        stamps = {cell: parts.stamp_of(self._part(kind, cell), self.run_id) for cell in cell_ids}
+        return {cell: stamp for cell, stamp in stamps.items() if stamp is not None}
+
+    def _write_audio(self, row: Mapping[str, Any], audio: Mapping[str, Track]) -> dict[str, str]:
+        """Write the tracks as FLAC; the columns of ``cells`` with their paths.
+
+        What was played is written once if it is the media track to the sample.
+        """
+        paths: dict[str, str] = {}
+        for name in sorted(audio):
+            if name == "played" and _same(audio["played"], audio.get("media")):
+                paths["audio_played"] = paths["audio_media"]
+            else:
+                paths[f"audio_{name}"] = self._write_track(name, row, audio[name])
+        return paths
+
+    def _write_track(self, name: str, row: Mapping[str, Any], track: Track) -> str:
         """Write a track as FLAC; the path relative to the run. A reference is written once."""
         pcm, rate_hz = track
         if pcm.dtype != np.int16 or pcm.ndim != 1:
@@ -303,27 +347,41 @@ class RunStore:
         if name != "reference" or not path.exists():
             sink = io.BytesIO()
             soundfile.write(sink, pcm, rate_hz, format="FLAC", subtype="PCM_16")
-            self._put(path, sink.getvalue())
+            with self._placed(path) as file:
+                file.write(sink.getvalue())
         return path.relative_to(self.directory).as_posix()
 
-    def _put(self, path: Path, data: bytes, durable: bool = False) -> None:
-        """Have ``path`` hold ``data``, whole, or be as it was."""
+    @contextmanager
+    def _placed(self, path: Path, durable: bool = False) -> Iterator[BinaryIO]:
+        """A file to fill: ``path`` is what it holds when the block ends, or stays as it was."""
         scratch = self.directory / "parts" / "tmp"
+        temporary = scratch / f"{os.getpid()}-{threading.get_ident()}-{path.name}"
         with _disk(path):
             path.parent.mkdir(parents=True, exist_ok=True)
             scratch.mkdir(parents=True, exist_ok=True)
-            descriptor, temporary = tempfile.mkstemp(dir=scratch)
             try:
-                with os.fdopen(descriptor, "wb") as file:
-                    file.write(data)
+                with temporary.open("wb") as file:
+                    yield file
                     if durable:
                         file.flush()
                         os.fsync(file.fileno())
-                Path(temporary).chmod(0o644)
-                Path(temporary).replace(path)
+                temporary.replace(path)
             except BaseException:
-                Path(temporary).unlink(missing_ok=True)
+                temporary.unlink(missing_ok=True)
                 raise
+
+
+@dataclass(frozen=True)
+class _StoredRows:
+    """A table that is read from the disk whenever rows of it are asked for."""
+
+    store: RunStore
+    name: str
+
+    def batches(
+        self, cell_ids: Collection[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pd.DataFrame]:
+        return map(tables.to_pandas, self.store.batches(self.name, cell_ids, columns))
 
 
 @contextmanager
@@ -335,6 +393,15 @@ def _disk(path: Path) -> Iterator[None]:
             f"{path}: cannot be written ({error.strerror}); make room there or use another --out,"
             " then go on with: harness run FILE --resume DIR (finished cells are kept)"
         ) from error
+
+
+def _same(track: Track, other: Track | None) -> bool:
+    return other is not None and track[1] == other[1] and np.array_equal(track[0], other[0])
+
+
+def _joined(pieces: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:
+    whole = pa.concat_tables(pieces)
+    return whole if columns is None else whole.select(list(columns))
 
 
 def _make_new(root: Path, stem: str) -> Path:

@@ -21,6 +21,8 @@ class Column(NamedTuple):
     type: str
     unit: str
     meaning: str
+    since: int = 1
+    """Schema version that it came with; in older tables it is null."""
 
 
 RUNS = {
@@ -64,11 +66,15 @@ CELLS = {
     "kind": Column("str", "", "speech or music"),
     "repetition": Column("int", "", "0-based"),
     "seed": Column("int", "", "of the link, the same for all codecs of a block"),
-    "control": Column("str", "", "codec or network where the cell is a control; else null"),
-    "sweep": Column("json", "", "{name: {x, unit}} of the sweeps that it is a point of; else null"),
+    "control": Column(
+        "str", "", "codec or network where the cell is a control; else null", since=2
+    ),
+    "sweep": Column(
+        "json", "", "{name: {x, unit}} of the sweeps that it is a point of; else null", since=2
+    ),
     "lab": Column("str", "", "docker, netns or virtual"),
     "link": Column("str", "", "netem, relay or model"),
-    "compute": Column("str", "", "virtual lab: measured, profile or zero; else null"),
+    "compute": Column("str", "", "virtual lab: measured, profile or zero; else null", since=2),
     "status": Column("str", "", "ok, invalid, failed or unsupported"),
     "reason": Column("str", "", "null when ok"),
     "started_utc": Column("str", "", "ISO 8601"),
@@ -76,8 +82,12 @@ CELLS = {
     "media_s": Column("float", "s", "duration of the item"),
     "t0_ns": Column("int", "ns", "CLOCK_MONOTONIC instant of capture of sample 0"),
     "link_asked": Column("json", "", "LinkPair as asked"),
-    "impairment": Column("str", "", "per-packet, media-time, scheduled, recorded; joined by +"),
-    "trace_sha256": Column("str", "", "of the impairment trace, the same for a whole block"),
+    "impairment": Column(
+        "str", "", "per-packet, media-time, scheduled, recorded; joined by +", since=2
+    ),
+    "trace_sha256": Column(
+        "str", "", "of the impairment trace, the same for a whole block", since=2
+    ),
     "link_readback": Column("json", "", "what the kernel reported (netem) or the engine built"),
     "proof": Column(
         "json", "", "list of {direction, figure, asked, measured, tolerance, unit, ok}"

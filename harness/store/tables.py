@@ -7,10 +7,11 @@ is null in the file and NaN in pandas.
 
 from __future__ import annotations
 
-import io
-from collections.abc import Iterable, Mapping
+from bisect import bisect_left
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pandas as pd
@@ -71,45 +72,89 @@ def from_columns(name: str, cell_id: str, columns: Mapping[str, Any]) -> pa.Tabl
     return pa.Table.from_arrays([arrays[field.name] for field in schema], schema=schema)
 
 
-def to_bytes(name: str, table: pa.Table, run: Mapping[str, Any]) -> bytes:
-    """The parquet file: zstd, delta-coded integers, dictionary-coded text, stamped by ``run``."""
-    stamp = {key: str(run[key]) for key in _STAMP if run.get(key) is not None}
-    stamp["schema_version"] = str(SCHEMA_VERSION)
+def cell_frame(name: str, cell_id: str, columns: Mapping[str, Any]) -> pd.DataFrame:
+    """What :func:`from_columns` makes, as ``Tables`` would give it back."""
+    return to_pandas(from_columns(name, cell_id, columns))
+
+
+def stamp(run: Mapping[str, Any]) -> dict[str, str]:
+    """What a file says of where it comes from: its metadata, from the row of ``runs``."""
+    said = {key: str(run[key]) for key in _STAMP if run.get(key) is not None}
+    return said | {"schema_version": str(SCHEMA_VERSION)}
+
+
+def write(file: BinaryIO, name: str, batches: Iterable[pa.Table], run: Mapping[str, Any]) -> None:
+    """A parquet file: zstd, delta-coded integers, dictionary-coded text, stamped by ``run``.
+
+    Every batch that has rows is one row group. The bytes, metadata apart, follow from the rows and
+    their batches alone (and from the version of pyarrow).
+    """
     of_type = {
         kind: [column for column, spec in TABLES[name].items() if _ARROW[spec.type] == kind]
         for kind in (pa.int64(), pa.string())
     }
-    sink = io.BytesIO()
-    pq.write_table(
-        table.replace_schema_metadata(stamp),
-        sink,
+    with pq.ParquetWriter(
+        file,
+        arrow_schema(name).with_metadata(stamp(run)),
         compression="zstd",
         use_dictionary=of_type[pa.string()],
         column_encoding={column: "DELTA_BINARY_PACKED" for column in of_type[pa.int64()]},
-    )
-    return sink.getvalue()
+    ) as writer:
+        for batch in batches:
+            if len(batch):
+                # Pages may end where chunks do, so the rows must not show what they came in.
+                writer.write_table(batch.combine_chunks(), row_group_size=len(batch))
 
 
-def read(path: Path, name: str, run_id: str | None = None) -> pa.Table:
-    """The table in a file. Raises BadInput if it is damaged, foreign, of another run or newer."""
+@contextmanager
+def reading(path: Path, name: str, run_id: str | None = None) -> Iterator[pq.ParquetFile]:
+    """A file of table ``name``, open; its rows are what ``conform`` makes of what it yields.
+
+    Raises BadInput, here or in the block, if it is damaged, foreign, of another run or newer.
+    """
     try:
-        table = pq.read_table(path)
+        with pq.ParquetFile(path) as file:
+            found = file.schema_arrow
+            version = int(check_stamp(path, found.metadata, run_id)["schema_version"])
+            _check_columns(path, name, set(found.names), version)
+            yield file
     except (pa.ArrowException, OSError) as error:
         raise BadInput(
             f"{path}: cannot be read as parquet ({_first_line(error)}); restore it from a copy, or"
             " delete it and go on with: harness run FILE --resume DIR"
         ) from error
-    _check(path, name, table.schema, run_id)
-    return table.select(list(TABLES[name])).replace_schema_metadata(None)
 
 
-def is_whole(path: Path, name: str, run_id: str) -> bool:
-    """True if the file is there, ends with its footer and belongs to the run."""
-    try:
-        _check(path, name, pq.read_schema(path), run_id)
-    except (pa.ArrowException, OSError, BadInput):
-        return False
-    return True
+def read(path: Path, name: str, run_id: str | None = None) -> pa.Table:
+    """The whole table in a file; raises as :func:`reading`."""
+    with reading(path, name, run_id) as file:
+        return conform(name, file.read())
+
+
+def may_hold(group: pq.RowGroupMetaData, cells: Sequence[str]) -> bool:
+    """False if no row of the group, by its statistics, is of one of ``cells`` (sorted)."""
+    column = next(
+        column
+        for column in map(group.column, range(group.num_columns))
+        if column.path_in_schema == "cell_id"
+    )
+    if column.statistics is None or not column.statistics.has_min_max:
+        return True
+    at = bisect_left(cells, column.statistics.min)
+    return at < len(cells) and cells[at] <= column.statistics.max
+
+
+def conform(name: str, table: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
+    """The ``columns`` of table ``name``, all for None; null where ``table`` is older than they."""
+    schema = arrow_schema(name)
+    return pa.table(
+        {
+            column: table[column]
+            if column in table.column_names
+            else pa.nulls(len(table), schema.field(column).type)
+            for column in columns or schema.names
+        }
+    )
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
@@ -118,9 +163,12 @@ def to_pandas(table: pa.Table) -> pd.DataFrame:
     return frame
 
 
-def _check(path: Path, name: str, schema: pa.Schema, run_id: str | None) -> None:
-    stamp = {key.decode(): value.decode() for key, value in (schema.metadata or {}).items()}
-    version = stamp.get("schema_version", "")
+def check_stamp(
+    path: Path, metadata: Mapping[bytes, bytes] | None, run_id: str | None
+) -> dict[str, str]:
+    """What the file says of itself; BadInput if it is not ours, of another run, or newer."""
+    said = {key.decode(): value.decode() for key, value in (metadata or {}).items()}
+    version = said.get("schema_version", "")
     if not version.isdecimal():
         raise BadInput(f"{path}: was not written by this harness (no schema_version in it)")
     if int(version) > SCHEMA_VERSION:
@@ -128,12 +176,20 @@ def _check(path: Path, name: str, schema: pa.Schema, run_id: str | None) -> None
             f"{path}: has schema version {version}, this harness reads {SCHEMA_VERSION};"
             " use the harness that wrote it, or a newer one"
         )
-    if run_id is not None and stamp.get("run_id") != run_id:
+    if run_id is not None and said.get("run_id") != run_id:
         raise BadInput(
-            f"{path}: belongs to run {stamp.get('run_id')}, not to {run_id};"
+            f"{path}: belongs to run {said.get('run_id')}, not to {run_id};"
             " results of two runs cannot share a directory"
         )
-    missing = [column for column in TABLES[name] if column not in schema.names]
+    return said
+
+
+def _check_columns(path: Path, name: str, found: set[str], version: int) -> None:
+    missing = [
+        column
+        for column, spec in TABLES[name].items()
+        if spec.since <= version and column not in found
+    ]
     if missing:
         raise BadInput(f"{path}: lacks the columns {', '.join(missing)} of table {name}")
 

@@ -24,7 +24,7 @@ import soundfile
 
 from harness import store as store_room
 from harness.errors import BadInput, CellFailed
-from harness.store import RunStore, load, schema
+from harness.store import RunStore, load, run_store, schema
 from harness.store.provenance import host_facts, run_facts, versions
 from tests.store.conftest import NOW, RATE_HZ, audio, frames, packets, row, score, write
 
@@ -132,17 +132,114 @@ def test_integers_are_delta_coded_and_all_is_zstd(store: RunStore) -> None:
             assert "DELTA_BINARY_PACKED" in column.encodings
 
 
+CELL_TABLES = ("cells", "packets", "frames", "scores")
+
+
+@pytest.fixture
+def small_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Row groups of two or three of these tests' cells, and reads that end within a cell."""
+    monkeypatch.setattr(run_store, "GROUP_ROWS", dict.fromkeys(CELL_TABLES, 9))
+    monkeypatch.setattr(run_store, "READ_ROWS", 7)
+
+
+def written_in(order: str, directory: Path, compacted_after: str = "") -> dict[str, bytes]:
+    """The files of a run whose cells ended in this order, with compactions in between."""
+    run = RunStore.create(directory, "smoke", NOW)
+    run._run["run_id"] = "same"
+    for cell_id in order:
+        write(run, cell_id, reason=f"of {cell_id}")
+        run.write_scores(cell_id, [score(float(ord(cell_id)))])
+        if cell_id in compacted_after:
+            run.compact()
+    run.compact()
+    return {name: (run.directory / f"{name}.parquet").read_bytes() for name in CELL_TABLES}
+
+
+@pytest.mark.usefixtures("small_groups")
 def test_the_same_cells_make_the_same_bytes_in_whatever_order_they_end(tmp_path: Path) -> None:
-    files = []
-    for order in ("abc", "cab"):
-        (tmp_path / order).mkdir()
-        run = RunStore.create(tmp_path / order, "smoke", NOW)
-        run._run["run_id"] = "same"
-        for cell_id in order:
-            write(run, cell_id)
-        run.compact()
-        files.append((run.directory / "packets.parquet").read_bytes())
-    assert files[0] == files[1]
+    straight = written_in("abcdefgh", tmp_path / "1")
+    assert written_in("hcafbged", tmp_path / "2") == straight
+    assert written_in("hcafbged", tmp_path / "3", compacted_after="cbe") == straight
+    groups = pq.ParquetFile(pa.BufferReader(straight["packets"])).metadata
+    assert [groups.row_group(i).num_rows for i in range(groups.num_row_groups)] == [12, 12, 8]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_cells_are_found_in_whatever_row_group_they_are(store: RunStore) -> None:
+    for cell_id in "gacebdfh":
+        write(store, cell_id)
+        store.write_scores(cell_id, [score()])
+    store.compact()
+    write(store, "d")
+    whole = load(store.directory)
+    assert list(whole.cells.cell_id) == list("abcdefgh")
+    assert whole.scores.cell_id.tolist() == list("abcefgh")
+    for wanted in ("a", "d", "bg", "cdh", "abcdefgh"):
+        pd.testing.assert_frame_equal(
+            whole.packets_of(wanted),
+            whole.packets[whole.packets.cell_id.isin(list(wanted))].reset_index(drop=True),
+        )
+    assert [batch.cell_id.unique().tolist() for batch in whole.frame_batches()] == [
+        ["a", "b", "c"],
+        ["d", "e", "f"],
+        ["g", "h"],
+    ]
+
+
+@pytest.mark.usefixtures("small_groups")
+def test_only_the_row_groups_that_matter_are_read(store: RunStore) -> None:
+    for cell_id in "abcdefgh":
+        write(store, cell_id)
+    store.compact()
+    path = store.directory / "packets.parquet"
+    data = bytearray(path.read_bytes())
+    group = pq.read_metadata(path).row_group(0)
+    start = min(
+        group.column(i).dictionary_page_offset or group.column(i).data_page_offset
+        for i in range(group.num_columns)
+    )
+    data[start : start + group.total_byte_size // 2] = bytes(group.total_byte_size // 2)
+    path.write_bytes(data)
+    run = load(store.directory)
+    assert len(run.packets_of("gh")) == 8
+    with pytest.raises(BadInput, match="cannot be read"):
+        run.packets_of("a")
+
+
+def test_tables_of_the_first_version_are_read(store: RunStore) -> None:
+    write(store, "a", control="codec")
+    store.compact()
+    newer = [name for name, column in schema.CELLS.items() if column.since == 2]
+    assert "control" in newer
+    for name in schema.TABLES:
+        path = store.directory / f"{name}.parquet"
+        table = pq.read_table(path)
+        pq.write_table(table.drop_columns([c for c in newer if c in table.column_names]), path)
+        restamp(path, schema_version="1")
+    run = load(store.directory)
+    assert list(run.cells.columns) == list(schema.CELLS)
+    assert run.cells[newer].isna().all(axis=None)
+    assert len(run.packets_of(["a"])) == 4
+    again = RunStore.open(store.directory)
+    write(again, "b", control="codec")
+    again.compact()
+    assert load(store.directory).cells.control.fillna("null").tolist() == ["null", "codec"]
+
+
+def test_parts_of_the_first_version_are_not_overlooked(store: RunStore) -> None:
+    (store.directory / "parts" / "cells").mkdir(parents=True)
+    (store.directory / "parts" / "cells" / "a.parquet").touch()
+    with pytest.raises(BadInput, match="older version of the harness"):
+        load(store.directory)
+
+
+def test_what_was_played_is_stored_once_if_it_is_the_media_track(store: RunStore) -> None:
+    tracks = audio()
+    store.write_cell(row("a"), packets(), frames(), tracks | {"played": tracks["media"]})
+    write(store, "b")
+    same, other = load(store.directory).cells[["audio_media", "audio_played"]].to_numpy()
+    assert same[0] == same[1]
+    assert other[0] != other[1]
 
 
 DAMAGE: dict[str, Callable[[Path], object]] = {
@@ -153,15 +250,12 @@ DAMAGE: dict[str, Callable[[Path], object]] = {
 }
 
 
-@pytest.mark.parametrize("table", ["cells", "packets", "frames"])
 @pytest.mark.parametrize("damage", DAMAGE)
-def test_a_cell_with_a_damaged_part_is_not_finished(
-    store: RunStore, table: str, damage: str
-) -> None:
+def test_a_cell_with_a_damaged_part_is_not_finished(store: RunStore, damage: str) -> None:
     write(store, "a")
     write(store, "b")
     store.write_scores("a", [score()])
-    DAMAGE[damage](store.directory / "parts" / table / "a.parquet")
+    DAMAGE[damage](store.directory / "parts" / "cells" / "a.arrow")
     again = RunStore.open(store.directory)
     assert again.finished() == {"b": "ok"}
     assert again.scored() == set()
@@ -169,6 +263,17 @@ def test_a_cell_with_a_damaged_part_is_not_finished(
     write(again, "a")
     again.compact()
     assert RunStore.open(store.directory).finished() == {"a": "ok", "b": "ok"}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_damaged_scores_are_to_be_made_again(store: RunStore, damage: str) -> None:
+    for cell_id in "ab":
+        write(store, cell_id)
+        store.write_scores(cell_id, [score()])
+    DAMAGE[damage](store.directory / "parts" / "scores" / "a.arrow")
+    again = RunStore.open(store.directory)
+    assert (again.finished(), again.scored()) == ({"a": "ok", "b": "ok"}, {"b"})
+    assert list(again.tables().scores.cell_id) == ["b"]
 
 
 def test_a_cell_streamed_again_loses_its_scores(store: RunStore) -> None:
@@ -198,17 +303,17 @@ def test_a_run_goes_on_after_compaction(store: RunStore) -> None:
     assert list(read.scores.cell_id) == ["b"]
 
 
-@pytest.mark.parametrize("survivor", ["packets", "frames", "scores"])
+@pytest.mark.parametrize("survivors", [("cells", "scores"), ("scores",)])
 def test_a_compaction_cut_off_while_removing_parts_loses_nothing(
-    store: RunStore, survivor: str, tmp_path: Path
+    store: RunStore, survivors: tuple[str, ...], tmp_path: Path
 ) -> None:
     write(store, "a")
     store.write_scores("a", [score()])
-    kept = tmp_path / "kept"
-    shutil.copytree(store.directory / "parts" / survivor, kept)
+    for kind in survivors:
+        shutil.copytree(store.directory / "parts" / kind, tmp_path / "kept" / kind)
     store.compact()
     before = load(store.directory)
-    shutil.copytree(kept, store.directory / "parts" / survivor)
+    shutil.copytree(tmp_path / "kept", store.directory / "parts")
     after = load(store.directory)
     for name in schema.TABLES:
         pd.testing.assert_frame_equal(getattr(before, name), getattr(after, name))
@@ -223,15 +328,15 @@ def test_a_compaction_cut_off_between_tables_loses_nothing(
     write(store, "b")
     store.write_scores("b", [score()])
     before = load(store.directory)
-    real, done = RunStore._put, []
+    real, done = Path.replace, []
 
-    def put(self: RunStore, path: Path, data: bytes, durable: bool = False) -> None:
+    def replace(self: Path, target: Path) -> Path:
         if len(done) == placed:
             raise KeyboardInterrupt
-        done.append(path)
-        real(self, path, data, durable)
+        done.append(target)
+        return real(self, target)
 
-    monkeypatch.setattr(RunStore, "_put", put)
+    monkeypatch.setattr(Path, "replace", replace)
     with pytest.raises(KeyboardInterrupt):
         store.compact()
     monkeypatch.undo()

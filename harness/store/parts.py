@@ -1,0 +1,66 @@
+"""What one cell leaves on disk until compaction: a file with its rows of one table or several.
+
+An Arrow IPC file of one record batch with one row; each table is a column, a list of its rows. It
+is not compressed: it is short-lived, and compressing some fifty small columns costs more than all
+else. Its footer comes last, so that a file without one is not whole.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pyarrow as pa
+from pyarrow import ipc
+
+from harness.errors import BadInput
+from harness.store import tables
+
+SUFFIX = ".arrow"
+
+
+def to_buffer(rows: Mapping[str, pa.Table], stamp: Mapping[str, str]) -> pa.Buffer:
+    """The file that holds these tables by name, with ``stamp`` as its metadata."""
+    lists = [
+        pa.ListArray.from_arrays(
+            pa.array([0, len(table)], pa.int32()),
+            pa.StructArray.from_arrays(
+                [_one_chunk(column) for column in table.columns], fields=list(table.schema)
+            ),
+        )
+        for table in rows.values()
+    ]
+    batch = pa.record_batch(lists, names=list(rows)).replace_schema_metadata(dict(stamp))
+    sink = pa.BufferOutputStream()
+    with ipc.new_file(sink, batch.schema) as writer:
+        writer.write_batch(batch)
+    return sink.getvalue()
+
+
+def stamp_of(path: Path, run_id: str) -> dict[str, str] | None:
+    """The metadata of a part; None if it is not there, not whole, or not of this run."""
+    try:
+        with pa.OSFile(str(path)) as source:
+            schema = ipc.open_file(source).schema
+        return tables.check_stamp(path, schema.metadata, run_id)
+    except (pa.ArrowException, OSError, BadInput):
+        return None
+
+
+def read(path: Path, name: str) -> pa.Table:
+    """Table ``name`` of a part for which there is a stamp. Raises BadInput if it is damaged."""
+    try:
+        with pa.OSFile(str(path)) as source:
+            index = ipc.open_file(source).schema.get_field_index(name)
+            wanted = ipc.IpcReadOptions(included_fields=[index])
+            rows = ipc.open_file(source, options=wanted).get_batch(0).column(0).flatten()
+    except (pa.ArrowException, OSError) as error:
+        raise BadInput(
+            f"{path}: cannot be read ({error}); delete it and go on with:"
+            " harness run FILE --resume DIR"
+        ) from error
+    return tables.conform(name, pa.Table.from_struct_array(rows))
+
+
+def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
+    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
