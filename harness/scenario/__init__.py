@@ -9,6 +9,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -27,19 +28,27 @@ from harness.scenario.model import (
     Scenario,
     TransportEntry,
     config_sha256,
+    entry_name,
 )
+from harness.scenario.recorded import Fetch
 from harness.scenario.schema import schema
+from harness.scenario.sweeps import SweepEntry, SweepPoint, SweepSpec, base_name, expand
 
 __all__ = [
     "CodecEntry",
     "Combination",
     "CorpusEntry",
+    "Fetch",
     "NetworkEntry",
     "Preset",
     "ReceiverEntry",
     "Rule",
     "Scenario",
+    "SweepEntry",
+    "SweepPoint",
+    "SweepSpec",
     "TransportEntry",
+    "base_name",
     "canonical",
     "config_sha256",
     "digest",
@@ -50,8 +59,9 @@ __all__ = [
 ]
 
 
-def load(path: Path) -> Scenario:
-    """The scenario in a file, and in the loss traces that it names (relative to it).
+def load(path: Path, fetch: Fetch | None = None) -> Scenario:
+    """The scenario in a file, and in the traces that it names (relative to it, or a URL whose
+    bytes ``fetch`` gives; without it, a URL is a mistake).
 
     Raises ScenarioError with every mistake of the file as
     ``FILE:LINE: $.path: expected X, got Y; did you mean "Z"?``.
@@ -69,10 +79,10 @@ def load(path: Path) -> Scenario:
     except (OSError, ValueError) as error:  # ValueError: a NUL in the path
         reason = getattr(error, "strerror", None) or error
         raise ScenarioError([f"{path}: expected a scenario file: {reason}"]) from None
-    return loads(text, str(path), path.parent)
+    return loads(text, str(path), path.parent, fetch)
 
 
-def loads(text: str, file: str, folder: Path) -> Scenario:
+def loads(text: str, file: str, folder: Path, fetch: Fetch | None = None) -> Scenario:
     """Like ``load``, of a text; ``file`` stands in the messages, ``folder`` is where it lies."""
     try:
         document = parse(text)
@@ -81,12 +91,21 @@ def loads(text: str, file: str, folder: Path) -> Scenario:
             [f"{file}:{line}: $: {what}" for line, what in error.mistakes]
         ) from None
     found = list(document.mistakes)
+    expanded = expand(document.data, entry_name)
+    found += [(*document.place(loc), message) for loc, message in expanded.mistakes]
+    context: dict[str, Any] = {
+        "folder": folder,
+        "fetch": fetch,
+        "recordings": {},
+        "expanded": expanded,
+        "points": expanded.names,
+    }
     scenario = None
     try:
-        scenario = Scenario.model_validate(document.data, strict=True, context={"folder": folder})
+        scenario = Scenario.model_validate(expanded.data, strict=True, context=context)
     except ValidationError as error:
         for one in error.errors(include_url=False):
-            found.append((*document.place(one["loc"]), message_of(one)))
+            found.append((*document.place(expanded.place(one["loc"])), message_of(one)))
     if found or scenario is None:
         lines = [f"{file}:{line}: {path}: {message}" for line, path, message in sorted(set(found))]
         raise ScenarioError(lines)

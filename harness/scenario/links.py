@@ -1,15 +1,16 @@
 """Links as they are written, what they mean, and the named presets.
 
 A written link says only what differs from what it is laid *onto*: a perfect link, or a preset's.
+A schedule is laid onto what results, so that it changes only what it writes.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import (
@@ -27,35 +28,51 @@ from harness.network.link import (
     Bernoulli,
     Distribution,
     GilbertElliott,
+    Hits,
     Link,
     LinkPair,
     Loss,
     LossTrace,
+    MediaTimeLoss,
     Rate,
     Reorder,
 )
 from harness.scenario.document import Loc, show
 from harness.scenario.mistakes import Written, mistake, refuse
-from harness.scenario.quantities import AT_LEAST_ONE, Delay, LinkRate, NotEmpty, QueueSize
-from harness.units import format_size
+from harness.scenario.quantities import (
+    AT_LEAST_ONE,
+    FULL_FRAME_BYTES,
+    Delay,
+    LinkRate,
+    Moment,
+    NotEmpty,
+    QueueSize,
+    Slow,
+    Spell,
+)
+from harness.scenario.recorded import WrittenReplay, in_folder
+from harness.scenario.schedule import (
+    MAX_CHANGES,
+    RAMPS,
+    Entry,
+    ScheduleError,
+    Step,
+    compiled,
+    steps,
+)
+from harness.units import format_duration, format_size
 
 PRESETS_FILE = Path(__file__).with_name("presets.yaml")
-FULL_FRAME_BYTES = 1500 + 14
-"""Largest frame of the lab's links, Ethernet header included: tbf drops what exceeds its burst."""
 MAX_TRACE_BYTES = 10_000_000
-
-
-def in_folder(written: str, info: ValidationInfo) -> Path:
-    """A path of the file, relative to the folder of the scenario (context ``folder``)."""
-    folder = Path((info.context or {}).get("folder", Path.cwd()))
-    return folder / written
+MAX_MEDIA_TIME_LOSS = 0.99
+MAX_ENTRIES = 200
 
 
 # --- loss -------------------------------------------------------------------------------------
 
 
 class WrittenGilbertElliott(Written):
-    """Bursts: a two-state Markov chain, stepped once per packet."""
+    """Bursts per packet (classic netem): a two-state Markov chain, stepped once per packet."""
 
     model: Literal["gilbert-elliott"]
     p: Probability = Field(description="P(good -> bad) per packet")
@@ -74,8 +91,35 @@ class WrittenGilbertElliott(Written):
         return GilbertElliott(self.p, self.r, self.loss_bad, self.loss_good)
 
 
+class WrittenMediaTime(Written):
+    """Bursts in media time, the same for every codec whatever its packet interval: a two-state
+    Markov process in continuous time. The mean good spell is burst * (1 - loss) / loss."""
+
+    model: Literal["media-time"]
+    loss: Probability = Field(description="share of the time in the loss state, at most 99 %")
+    burst: Slow = Field(description="mean duration of a loss spell")
+    hits: Hits = Field(
+        default="media",
+        description="which packets a spell takes: all with any media in it (media), or those whose "
+        "last sample is in it (instant)",
+    )
+
+    @field_validator("loss")
+    @classmethod
+    def _the_loss_state_ends(cls, loss: float) -> float:
+        if loss > MAX_MEDIA_TIME_LOSS:
+            raise ValueError(
+                f'expected at most {MAX_MEDIA_TIME_LOSS:.0%} beside "model: media-time", '
+                f"got {loss:.4%} (for a gap: loss: 100% in a schedule)"
+            )
+        return loss
+
+    def resolve(self) -> Loss | None:
+        return MediaTimeLoss(self.loss, self.burst, self.hits) if self.loss else None
+
+
 class WrittenTrace(Written):
-    """A recorded 0/1 list, one entry per packet in order of arrival (1 = lost), cyclic."""
+    """A recorded 0/1 list per packet, in order of arrival (1 = lost), cyclic."""
 
     model: Literal["trace"]
     lost: Annotated[tuple[Literal[0, 1], ...] | None, NotEmpty] = Field(
@@ -120,22 +164,24 @@ def read_trace(path: Path) -> tuple[int, ...]:
 
 
 def _loss_form(value: Any) -> str | None:
-    if isinstance(value, (WrittenTrace, WrittenGilbertElliott)):
+    if isinstance(value, (WrittenTrace, WrittenGilbertElliott, WrittenMediaTime)):
         return value.model
     if not isinstance(value, dict):
         return "probability"
-    return value["model"] if value.get("model") in ("gilbert-elliott", "trace") else None
+    model = value.get("model")
+    return model if model in ("media-time", "gilbert-elliott", "trace") else None
 
 
 WrittenLoss = Annotated[
     Annotated[Probability, Tag("probability")]
+    | Annotated[WrittenMediaTime, Tag("media-time")]
     | Annotated[WrittenGilbertElliott, Tag("gilbert-elliott")]
     | Annotated[WrittenTrace, Tag("trace")],
     Discriminator(
         _loss_form,
         custom_error_type="loss_form",
-        custom_error_message='expected a probability or a mapping with "model: gilbert-elliott" '
-        'or "model: trace"',
+        custom_error_message='expected a probability or a mapping with "model: media-time", '
+        '"model: gilbert-elliott" or "model: trace"',
     ),
 ]
 
@@ -179,45 +225,178 @@ def default_burst_bytes(rate_bps: int) -> int:
     return max(1600, rate_bps // 8 // 250)
 
 
-_PARTS = (WrittenGilbertElliott, WrittenTrace, WrittenReorder, WrittenRate)
+_PARTS = (WrittenMediaTime, WrittenGilbertElliott, WrittenTrace, WrittenReorder, WrittenRate)
 
 
-class WrittenLink(Written):
-    """One direction of a link; what is not written stays as it was."""
+class _LinkKeys(Written):
+    """What holds at one instant of one direction; what is not written stays as it was."""
 
     delay: Delay = Field(default=0, description="one way")
     jitter: Delay = Field(
         default=0, description="half-width of uniform, standard deviation of the others"
     )
     distribution: Distribution = "uniform"
-    loss: WrittenLoss | None = Field(default=None, description="null: none")
+    coherence: Slow | None = Field(
+        default=None,
+        description="correlation time of the delay, a process in media time; null: every packet "
+        "draws its own (classic netem)",
+    )
+    loss: WrittenLoss | None = Field(
+        default=None,
+        description="null: none; a probability: of each packet, independently (classic netem)",
+    )
     duplicate: Probability = 0.0
     corrupt: Probability = 0.0
     reorder: WrittenReorder | None = None
     rate: WrittenRate | None = None
     limit_packets: int = Field(default=10_000, ge=1, le=2**31 - 1, description="of the delay queue")
 
-    def onto(self, base: Link) -> Link:
-        """``base`` with what is written here."""
-        given: dict[str, Any] = {}
-        for key in self.model_fields_set:
+    @property
+    def given(self) -> dict[str, Any]:
+        """The fields of ``Link`` that are written here."""
+        found: dict[str, Any] = {}
+        for key in self.model_fields_set & _LinkKeys.model_fields.keys():
             value = getattr(self, key)
-            if key in ("delay", "jitter"):
-                given[f"{key}_ns"] = value
+            if key in ("delay", "jitter", "coherence"):
+                found[f"{key}_ns"] = value or 0
             elif key == "loss" and isinstance(value, float):
-                given[key] = Bernoulli(value) if value else None
+                found[key] = Bernoulli(value) if value else None
             else:
-                given[key] = value.resolve() if isinstance(value, _PARTS) else value
-        return replace(base, **given)
+                found[key] = value.resolve() if isinstance(value, _PARTS) else value
+        return found
+
+
+class WrittenChange(_LinkKeys):
+    """From ``at`` on the link has what is written here: for ever, or ``for`` a time, after which
+    it is what it would be without this entry; or it gets there in a straight line ``over`` a time.
+
+    Where entries overlap, the one further down wins while both hold.
+    """
+
+    at: Moment = Field(description="after sample 0 of the audio")
+    for_: Spell | None = Field(default=None, alias="for", description="then back")
+    over: Spell | None = Field(
+        default=None, description="a ramp of delay, jitter, loss (a probability) or the rate's rate"
+    )
+    every: Spell | None = Field(
+        default=None, description='beside "for": again and again, for ten minutes'
+    )
+
+    @model_validator(mode="after")
+    def _one_course(self) -> WrittenChange:
+        wrong = []
+        written = self.model_fields_set & _LinkKeys.model_fields.keys()
+        if not written:
+            keys = ", ".join(_LinkKeys.model_fields)
+            wrong.append(mistake(f"expected something to change ({keys}), got none of them"))
+        if self.for_ is not None and self.over is not None:
+            wrong.append(mistake('expected one of "for" and "over", got both'))
+        if self.every is not None:
+            if self.for_ is None:
+                wrong.append(mistake('expected a "for" beside "every"', "every"))
+            elif self.for_ > self.every:
+                limit, got = format_duration(self.every), format_duration(self.for_)
+                wrong.append(mistake(f"expected at most every ({limit}), got {got}", "for"))
+        if self.over is not None:
+            straight = [key for key in _LinkKeys.model_fields if key in RAMPS]
+            for key in sorted(written):
+                if key not in RAMPS or (key == "loss" and not isinstance(self.loss, float)):
+                    what = f'{", ".join(straight)} (loss as a probability) beside "over"'
+                    wrong.append(mistake(f"expected only {what}", key))
+                elif key == "rate" and self.rate is None:
+                    wrong.append(mistake('expected a rate beside "over", got null', key))
+        if wrong:
+            raise refuse(wrong)
+        return self
+
+    @property
+    def entry(self) -> Entry:
+        return Entry(self.at, self.for_, self.over, self.every, self.given)
+
+
+class WrittenLink(_LinkKeys):
+    """One direction of a link; what is not written stays as it was."""
+
+    schedule: Annotated[tuple[WrittenChange, ...], Field(max_length=MAX_ENTRIES)] | None = Field(
+        default=None, description="changes over time, in place of any schedule from before"
+    )
+    trace: WrittenReplay | None = Field(default=None, description="a recorded network; null: none")
+
+    @field_validator("schedule")
+    @classmethod
+    def _bounded(
+        cls, schedule: tuple[WrittenChange, ...] | None
+    ) -> tuple[WrittenChange, ...] | None:
+        changes = sum(change.entry.changes for change in schedule or ())
+        if changes > MAX_CHANGES:
+            raise ValueError(f"expected at most {MAX_CHANGES} changes of the link, got {changes}")
+        return schedule
+
+    def onto(self, base: Draft) -> Draft:
+        """``base`` with what is written here."""
+        given = self.given
+        if "trace" in self.model_fields_set:
+            given["replay"] = self.trace.resolve() if self.trace else None
+        schedule = base.schedule
+        if "schedule" in self.model_fields_set:
+            schedule = tuple(change.entry for change in self.schedule or ())
+        return Draft(replace(base.link, **given), schedule)
+
+
+@dataclass(frozen=True)
+class Draft:
+    """One direction, its schedule not yet laid onto it."""
+
+    link: Link
+    schedule: tuple[Entry, ...] = ()
+
+    @property
+    def quiet(self) -> Draft:
+        """The same without its faults, and without the weather of a recording."""
+        link = replace(self.link, **NO_FAULTS, replay=None)
+        entries = (
+            replace(entry, given={k: v for k, v in entry.given.items() if k not in NO_FAULTS})
+            for entry in self.schedule
+        )
+        return Draft(link, tuple(entry for entry in entries if entry.given))
+
+    @cached_property
+    def steps(self) -> list[Step]:
+        """Raises ScheduleError."""
+        return steps(self.link, self.schedule)
+
+    @property
+    def compiled(self) -> Link:
+        """Raises ScheduleError."""
+        return compiled(self.steps)
+
+
+class Drafts(NamedTuple):
+    """Both directions."""
+
+    forward: Draft
+    reverse: Draft
+
+    @property
+    def compiled(self) -> LinkPair:
+        """Raises ScheduleError."""
+        return LinkPair(self.forward.compiled, self.reverse.compiled)
+
+
+NO_FAULTS: dict[str, Any] = {"loss": None, "duplicate": 0.0, "corrupt": 0.0, "reorder": None}
 
 
 def contradictions(link: Link) -> Iterator[tuple[Loc, str]]:
     """What no engine could do, as (keys of the link, message)."""
     if link.reorder and not link.delay_ns:
         yield ("reorder",), "expected a delay beside reorder (packets overtake by skipping it)"
-    if link.distribution != "uniform" and not link.jitter_ns:
-        yield ("distribution",), "expected a jitter beside its distribution"
-    if link.rate:
+    for key, is_written in (
+        ("distribution", link.distribution != "uniform"),
+        ("coherence", link.coherence_ns),
+    ):
+        if is_written and not link.jitter_ns:
+            yield (key,), f"expected a jitter beside its {key}"
+    if isinstance(link.rate, Rate):
         for key, size in (("burst", link.rate.burst_bytes), ("limit", link.rate.limit_bytes)):
             if size is not None and size < FULL_FRAME_BYTES:
                 yield (
@@ -225,6 +404,16 @@ def contradictions(link: Link) -> Iterator[tuple[Loc, str]]:
                     f"expected at least {FULL_FRAME_BYTES}B (one full frame), "
                     f"got {format_size(size)}",
                 )
+    if link.replay:
+        recording = link.replay.recording
+        own = {
+            "loss": link.loss and recording.loss,
+            "rate": link.rate and not recording.of_packets,
+            "schedule": link.changes,
+        }
+        for key in (key for key, is_twice in own.items() if is_twice):
+            has = "" if key == "schedule" else f" that has a {key} of its own"
+            yield (key,), f"expected no {key} beside a trace{has} ({key}: null takes it off)"
 
 
 def _reverse_form(value: Any) -> str:
@@ -249,23 +438,22 @@ class WrittenPair(Written):
         | None
     ) = Field(default=None, description="carries what comes back, such as ACKs")
 
-    def onto(self, base: LinkPair | None) -> LinkPair:
-        start = base or LinkPair(Link(), Link())
+    def onto(self, base: Drafts | None) -> Drafts:
+        start = base or Drafts(Draft(Link()), Draft(Link()))
         forward = self.forward.onto(self.both.onto(start.forward))
         if self.reverse == "same":
-            return LinkPair(forward, forward)
+            return Drafts(forward, forward)
         if self.reverse is None and base is None and "both" not in self.model_fields_set:
-            quiet = replace(forward, loss=None, duplicate=0.0, corrupt=0.0, reorder=None)
-            return LinkPair(forward, quiet)
+            return Drafts(forward, forward.quiet)
         reverse = self.both.onto(start.reverse)
-        return LinkPair(forward, self.reverse.onto(reverse) if self.reverse else reverse)
+        return Drafts(forward, self.reverse.onto(reverse) if self.reverse else reverse)
 
-    def check(self, pair: LinkPair) -> None:
-        """Raises pydantic's ValidationError with the contradictions in ``pair``, each at the place
-        that wrote it."""
+    def check(self, drafts: Drafts) -> None:
+        """Raises pydantic's ValidationError with the contradictions in ``drafts``, each at the
+        place that wrote it."""
         found: dict[tuple[Loc, str], InitErrorDetails] = {}
         for direction in ("forward", "reverse"):
-            for keys, message in contradictions(getattr(pair, direction)):
+            for keys, message in _wrong(getattr(drafts, direction)):
                 loc = (*self._writer(direction, str(keys[0])), *keys)
                 found[loc, message] = mistake(message, *loc)
         if found:
@@ -279,6 +467,21 @@ class WrittenPair(Written):
         return (direction,)
 
 
+def _wrong(draft: Draft) -> Iterator[tuple[Loc, str]]:
+    """The contradictions in one direction; one that comes with a change, at its entry."""
+    try:
+        link = draft.compiled
+    except ScheduleError as error:
+        yield ("schedule", error.index, error.key), str(error)
+        return
+    always = set(contradictions(link))
+    yield from always
+    for step in draft.steps:
+        for keys, message in contradictions(step.link):
+            if (keys, message) not in always and step.active:
+                yield ("schedule", step.active[-1], *keys), message
+
+
 # --- presets ----------------------------------------------------------------------------------
 
 
@@ -290,8 +493,12 @@ class Preset(WrittenPair):
     source: str
 
     @cached_property
-    def pair(self) -> LinkPair:
+    def drafts(self) -> Drafts:
         return self.onto(None)
+
+    @cached_property
+    def pair(self) -> LinkPair:
+        return self.drafts.compiled
 
 
 class _Grid(Written):

@@ -59,7 +59,8 @@ class Written(Frozen):
         try:
             return handler(value)
         except ValidationError as error:
-            raise refuse(name_the_keys(error, cls.model_fields)) from None
+            fields = [field.alias or name for name, field in cls.model_fields.items()]
+            raise refuse(name_the_keys(error, fields)) from None
 
 
 def name_the_keys(error: ValidationError, fields: Iterable[str]) -> list[InitErrorDetails]:

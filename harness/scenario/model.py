@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
 from pydantic import (
+    AfterValidator,
     BeforeValidator,
     Field,
     GetJsonSchemaHandler,
@@ -39,7 +40,7 @@ from harness.media.settings import ReceiverSettings
 from harness.network.link import LinkPair
 from harness.scenario.canonical import digest
 from harness.scenario.document import Loc
-from harness.scenario.links import WrittenPair, in_folder, presets
+from harness.scenario.links import Drafts, WrittenLink, WrittenPair, presets
 from harness.scenario.mistakes import (
     Written,
     collect,
@@ -48,7 +49,10 @@ from harness.scenario.mistakes import (
     not_among,
     refuse,
 )
-from harness.scenario.quantities import AT_LEAST_ONE, Delay, Mtu, Name, NotEmpty, Timeout
+from harness.scenario.quantities import AT_LEAST_ONE, Delay, Mtu, Name, NotEmpty, Patterns, Timeout
+from harness.scenario.recorded import in_folder
+from harness.scenario.sweeps import AXES as SWEPT
+from harness.scenario.sweeps import Expanded, Sweep, SweepPoint, SweepSpec, base_name, specs
 from harness.transports.base import TransportSettings
 from harness.units import format_duration, format_size
 
@@ -136,7 +140,7 @@ class CodecEntry(Written):
 
     @model_validator(mode="before")
     @classmethod
-    def _from_flat_keys(cls, value: Any) -> Any:
+    def _from_flat_keys(cls, value: Any, info: ValidationInfo) -> Any:
         if isinstance(value, str):
             value = {"codec": value}
         if not isinstance(value, dict) or isinstance(value.get("params"), Params):
@@ -146,7 +150,11 @@ class CodecEntry(Written):
         name = None
         if "name" in given:
             written = given.pop("name")
-            name = collect(mistakes, lambda: _NAME.validate_python(written, strict=True), "name")
+            name = collect(
+                mistakes,
+                lambda: _NAME.validate_python(written, strict=True, context=info.context),
+                "name",
+            )
         if "codec" not in given:
             raise refuse([*mistakes, mistake('expected the key "codec", which is missing')])
         codec = given.pop("codec")
@@ -294,16 +302,30 @@ class NetworkEntry(WrittenPair):
     def _possible(self) -> NetworkEntry:
         if not {"both", "forward", "reverse"} & self.model_fields_set and self.preset is None:
             raise refuse([mistake('expected "preset", "both" or "forward"')])
-        self.check(self.pair)
+        self.check(self.drafts)
         return self
 
     @cached_property
+    def drafts(self) -> Drafts:
+        return self.onto(presets()[self.preset].drafts if self.preset is not None else None)
+
+    @cached_property
     def pair(self) -> LinkPair:
-        return self.onto(presets()[self.preset].pair if self.preset is not None else None)
+        return self.drafts.compiled
+
+    @property
+    def is_clean(self) -> bool:
+        """Nothing is added in either direction."""
+        return self.pair.forward.is_clean and self.pair.reverse.is_clean
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        return {"pair": self.pair, "name": self.name}
+        configuration = {"pair": self.pair, "name": self.name}
+        links = (self.both, self.forward, self.reverse)
+        traces = [link.trace for link in links if isinstance(link, WrittenLink) and link.trace]
+        if traces:  # a recording is hashed by its file: see canonical.py
+            configuration["read"] = [trace.reading for trace in traces]
+        return configuration
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -388,22 +410,6 @@ class Combination(NamedTuple):
     """None while the corpus is not read: then a rule about utterances decides nothing yet."""
 
 
-Patterns = Annotated[
-    tuple[str, ...],
-    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
-    NotEmpty,
-    WithJsonSchema(
-        {
-            "anyOf": [
-                {"type": "string"},
-                {"type": "array", "items": {"type": "string"}, "minItems": 1},
-            ],
-            "description": "a name, a pattern such as opus*, or a list of them",
-        }
-    ),
-]
-
-
 class Rule(Written):
     """Matches a cell that matches on every axis named; on an axis any of the patterns will do."""
 
@@ -435,17 +441,30 @@ class Rule(Written):
     def unmatched(self, axis: str, names: Sequence[str]) -> Iterator[tuple[Loc, str]]:
         """The patterns that match none of an axis' names: their place, and what to say."""
         for index, pattern in enumerate(self.patterns.get(axis, ())):
-            if not any(fnmatchcase(name, pattern) for name in names):
+            if not any(_any_match(name, (pattern,)) for name in names):
                 # Where a word was written instead of a list, the index names no place and is
                 # passed over.
                 yield (axis, index), not_among(f"a {axis} of this scenario", pattern, names)
 
 
 def _any_match(name: str, patterns: Iterable[str]) -> bool:
-    return any(fnmatchcase(name, pattern) for pattern in patterns)
+    """A point of a sweep matches by the name of its entry too."""
+    names = {name, base_name(name)}
+    return any(fnmatchcase(one, pattern) for pattern in patterns for one in names)
 
 
 # --- scenario ---------------------------------------------------------------------------------
+
+Metric = Literal["pesq-wb", "pesq-nb", "stoi", "estoi", "pesq-wb-played", "pesq-nb-played"]
+METRICS: tuple[Metric, ...] = get_args(Metric)
+
+
+def _different(values: tuple[str, ...]) -> tuple[str, ...]:
+    for index, value in enumerate(values):
+        if value in values[:index]:
+            raise ValueError(f'expected each once, got "{value}" again')
+    return values
+
 
 _AXES = {
     "codec": "codecs",
@@ -483,8 +502,28 @@ class Scenario(Written):
     )
     include: tuple[Rule, ...] = Field(default=(), description="if given: only these cells")
     exclude: tuple[Rule, ...] = Field(default=(), description="not these cells")
+    sweeps: tuple[Sweep, ...] = Field(
+        default=(), description="entries that become one per value of one of their keys"
+    )
+    controls: bool = Field(
+        default=True,
+        description="PCM in every block and every codec on the clean link, added where missing",
+    )
+    baseline: str | None = Field(
+        default=None,
+        description="the codec that the others are compared with; default: PCM, else the first",
+    )
+    metrics: Annotated[tuple[Metric, ...], AfterValidator(_different)] = Field(
+        default=METRICS,
+        description="to score with; default: all",
+        json_schema_extra={"uniqueItems": True},
+    )
+    compute: Literal["profile", "measured", "zero"] = Field(
+        default="profile",
+        description="virtual lab: time that a codec takes, as recorded, as measured, or none",
+    )
 
-    @field_validator("corpus", *_AXES.values(), mode="wrap")
+    @field_validator("corpus", "sweeps", *_AXES.values(), mode="wrap")
     @classmethod
     def _unique_names(
         cls, value: Any, handler: ValidatorFunctionWrapHandler, info: ValidationInfo
@@ -493,7 +532,7 @@ class Scenario(Written):
             first: dict[str, int] = {}
             for index, entry in entries:
                 if first.setdefault(entry.name, index) != index:
-                    other = f"{info.field_name}[{first[entry.name]}]"
+                    other = f"{info.field_name}[{_written_index(info, first[entry.name])}]"
                     message = f'expected another name than {other}, got "{entry.name}" again'
                     yield mistake(message, index, "name")
 
@@ -513,6 +552,17 @@ class Scenario(Written):
                         yield mistake(message, index, *place)
 
         return _judged(cls, value, handler, info, unmatched)
+
+    @field_validator("baseline")
+    @classmethod
+    def _one_of_the_codecs(cls, baseline: str | None, info: ValidationInfo) -> str | None:
+        entries = info.data.get("codecs", ())
+        names = [entry.name for entry in entries]
+        if info.data.get("controls") and not any(entry.codec == "pcm" for entry in entries):
+            names.append(_free_name("pcm", names))
+        if baseline is not None and entries and baseline not in names:
+            raise ValueError(not_among("a codec of this scenario", baseline, names))
+        return baseline
 
     @model_validator(mode="after")
     def _some_cells(self) -> Scenario:
@@ -536,6 +586,51 @@ class Scenario(Written):
             return False
         return not any(rule.matches(cell, undecided=False) for rule in self.exclude)
 
+    @cached_property
+    def sweep_specs(self) -> tuple[SweepSpec, ...]:
+        """The sweeps with their entries, for the report."""
+        names = {axis: [e.name for e in getattr(self, field)] for axis, field in SWEPT.items()}
+        return specs(self.sweeps, names)
+
+    @cached_property
+    def _points(self) -> Mapping[tuple[str, str], tuple[SweepPoint, ...]]:
+        found: dict[tuple[str, str], tuple[SweepPoint, ...]] = {}
+        for spec in self.sweep_specs:
+            for entry in spec.entries:
+                key = (spec.axis, entry.name)
+                found[key] = (*found.get(key, ()), SweepPoint(spec.name, entry.x, spec.unit))
+        return found
+
+    def points(self, axis: str, name: str) -> tuple[SweepPoint, ...]:
+        """Where an entry (of the axis ``codec``, ``network`` or ``receiver``) stands on sweeps."""
+        return self._points.get((axis, name), ())
+
+    @cached_property
+    def pcm_control(self) -> CodecEntry | None:
+        """The codec that is added to every block as its null codec; None where there is one."""
+        if not self.controls or any(entry.codec == "pcm" for entry in self.codecs):
+            return None
+        name = _free_name("pcm", [entry.name for entry in self.codecs])
+        return CodecEntry.model_validate({"codec": "pcm", "name": name})
+
+    @cached_property
+    def clean_control(self) -> NetworkEntry | None:
+        """The network that every codec is run over as well; None where there is one."""
+        if not self.controls or any(entry.is_clean for entry in self.networks):
+            return None
+        name = _free_name("clean", [entry.name for entry in self.networks])
+        return NetworkEntry.model_validate({"preset": "clean", "name": name})
+
+    @property
+    def baseline_name(self) -> str:
+        """The codec that the others are compared with."""
+        if self.baseline is not None:
+            return self.baseline
+        uncoded = [entry.name for entry in self.codecs if entry.codec == "pcm"]
+        if self.pcm_control is not None:
+            uncoded.append(self.pcm_control.name)
+        return [*uncoded, self.codecs[0].name][0]
+
     @property
     def configuration(self) -> Mapping[str, object]:
         """All that decides what runs, resolved; the free text is left out."""
@@ -543,8 +638,33 @@ class Scenario(Written):
             field: [entry.configuration for entry in getattr(self, field)]
             for field in _AXES.values()
         }
-        keys = ("name", "seed", "repetitions", "timeout", "corpus", "include", "exclude")
+        keys = (
+            *("name", "seed", "repetitions", "timeout", "corpus", "include", "exclude"),
+            *("controls", "metrics", "compute"),
+        )
         return {**{key: getattr(self, key) for key in keys}, **lists}
+
+
+def _free_name(name: str, taken: Iterable[str]) -> str:
+    return f"{name}-control" if name in taken else name
+
+
+def _written_index(info: ValidationInfo, index: int) -> int:
+    """Where an entry stands in the file: sweeps before it have moved it."""
+    expanded: Expanded | None = (info.context or {}).get("expanded")
+    return expanded.written_index(str(info.field_name), index) if expanded else index
+
+
+def entry_name(field: str, written: object) -> str | None:
+    """The name of an entry as data of the list ``field``; None where its mistakes hide it."""
+    if isinstance(written, dict) and isinstance(written.get("name"), str):
+        return str(written["name"])
+    if field == "networks":
+        name = written.get("preset") if isinstance(written, dict) else written
+        return name if isinstance(name, str) else None
+    entry: type[CodecEntry | ReceiverEntry] = CodecEntry if field == "codecs" else ReceiverEntry
+    found = collect([], partial(entry.model_validate, written, strict=True))
+    return found.name if found else None
 
 
 def _judged(

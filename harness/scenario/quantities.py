@@ -6,12 +6,12 @@ import re
 from collections.abc import Callable
 from typing import Annotated, Any
 
-from pydantic import AfterValidator, WithJsonSchema
+from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 from pydantic.config import JsonDict
 
 from harness.fields import BitrateBps, DurationNs, SizeBytes
 from harness.scenario.document import show
-from harness.units import NS_PER_S, format_bitrate, format_duration, format_size
+from harness.units import NS_PER_MS, NS_PER_S, format_bitrate, format_duration, format_size
 
 
 def _between(low: int, high: int, what: str, format_: Callable[[int], str]) -> Callable[[int], int]:
@@ -36,10 +36,31 @@ NotEmpty = AfterValidator(_some)
 AT_LEAST_ONE: JsonDict = {"minItems": 1}
 """For the JSON Schema of fields with ``NotEmpty``."""
 
+Patterns = Annotated[
+    tuple[str, ...],
+    BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),
+    NotEmpty,
+    WithJsonSchema(
+        {
+            "anyOf": [
+                {"type": "string"},
+                {"type": "array", "items": {"type": "string"}, "minItems": 1},
+            ],
+            "description": "a name, a pattern such as opus*, or a list of them",
+        }
+    ),
+]
+
 _NAME = r"[A-Za-z0-9][A-Za-z0-9._%+-]{0,63}"
 
 
-def _name(value: str) -> str:
+POINT_MARK = "@"
+"""Between an entry's name and its place on a sweep; in no name that is written."""
+
+
+def _name(value: str, info: ValidationInfo) -> str:
+    if value in (info.context or {}).get("points", ()):
+        return value
     if not re.fullmatch(_NAME, value):
         raise ValueError(
             "expected a name of at most 64 letters, digits, and . _ % + - "
@@ -58,6 +79,19 @@ Name = Annotated[
 Delay = Annotated[
     DurationNs, AfterValidator(_between(0, 60 * NS_PER_S, "a duration", format_duration))
 ]
+Slow = Annotated[
+    DurationNs,
+    AfterValidator(_between(NS_PER_MS, 60 * NS_PER_S, "a duration", format_duration)),
+]
+"""Of a process in media time: what is quicker happens within one packet."""
+Moment = Annotated[
+    DurationNs, AfterValidator(_between(0, 600 * NS_PER_S, "a time", format_duration))
+]
+"""In the course of the audio."""
+Spell = Annotated[
+    DurationNs,
+    AfterValidator(_between(NS_PER_MS, 600 * NS_PER_S, "a duration", format_duration)),
+]
 Timeout = Annotated[
     DurationNs, AfterValidator(_between(NS_PER_S, 3600 * NS_PER_S, "a duration", format_duration))
 ]
@@ -66,5 +100,7 @@ LinkRate = Annotated[
     BitrateBps, AfterValidator(_between(1_000, 10_000_000_000, "a bitrate", format_bitrate))
 ]
 QueueSize = Annotated[SizeBytes, AfterValidator(_between(1, 1_000_000_000, "a size", format_size))]
+FULL_FRAME_BYTES = 1500 + 14
+"""Largest frame of the lab's links, Ethernet header included: tbf drops what exceeds its burst."""
 # 68 is the smallest MTU of IPv4 (RFC 791), 1500 the one of the lab's own links.
 Mtu = Annotated[SizeBytes, AfterValidator(_between(68, 1500, "an MTU", format_size))]

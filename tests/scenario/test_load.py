@@ -237,7 +237,7 @@ class TestNetworks:
             ),
             (
                 "{name: n, forward: {loss: {model: gilbert, p: 0, r: 0}}}",
-                '.forward.loss: expected a probability or a mapping with "model: gilbert-elliott"',
+                '.forward.loss: expected a probability or a mapping with "model: media-time", "model: gil',
             ),
             (
                 "{name: n, forward: {loss: {model: trace, lost: [0, 2]}}}",
@@ -304,7 +304,8 @@ exclude:
             '0.025, got "200%" (outside 0...1)',
             "s.yaml:15: $.repetitons: expected a known key (name, description, seed, "
             "repetitions, timeout, corpus, codecs, transports, networks, receivers, include, "
-            'exclude), got "repetitons"; did you mean "repetitions"?',
+            "exclude, sweeps, controls, baseline, metrics, compute), "
+            'got "repetitons"; did you mean "repetitions"?',
             "s.yaml:18: $.exclude[1].transports: expected a known key (codec, transport, "
             "network, receiver, utterance), "
             'got "transports"; did you mean "transport"?',
