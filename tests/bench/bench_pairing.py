@@ -1,7 +1,8 @@
 """What the same network in media time is worth: runs needed to tell two codecs 0.1 PESQ apart.
 
 PCM in EnCodec's packets (13.3 ms, 24 kHz) against Opus in packets of 60 ms, at 10 % loss in bursts
-of 80 ms, over the same utterances. The need is that of a z test of two-sided level 5 % and power
+of 80 ms, over the same utterances and with the same concealment by pitch (with Opus' own, which
+does well on some bursts and badly on others, the ratio is some 15 % lower). The need is that of a z test of two-sided level 5 % and power
 80 % (Cohen 1988, 2.4): n = (1.96 + 0.84)^2 * variance / 0.1^2, the variance being that of the
 paired difference, or the sum of both codecs' own where each run meets a network of its own.
 """
@@ -36,7 +37,7 @@ from harness.units import NS_PER_MS, NS_PER_S
 from harness.virtual.compute import Zero
 from harness.virtual.simulate import Stream, simulate
 
-SEEDS = 5
+SEEDS = 8
 DELTA = 0.1
 Z = 1.960 + 0.842
 SHORT, LONG = "PCM 13.3 ms", "Opus 60 ms"
@@ -146,7 +147,7 @@ def _run(task: Task) -> Result:
         facts.delay_samples,
         frame_count(len(pcm), facts),
     )
-    settings = ReceiverSettings(mode="fixed")
+    settings = ReceiverSettings(mode="fixed", concealment="pitch")
     stream = Stream(
         codec, pcm, fit(trace, clock), settings, TransportSettings(), 1, task.seed, Zero()
     )
