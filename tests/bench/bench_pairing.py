@@ -2,9 +2,10 @@
 
 PCM in EnCodec's packets (13.3 ms, 24 kHz) against Opus in packets of 60 ms, at 10 % loss in bursts
 of 80 ms, over the same utterances and with the same concealment by pitch (with Opus' own, which
-does well on some bursts and badly on others, the ratio is some 15 % lower). The need is that of a z test of two-sided level 5 % and power
-80 % (Cohen 1988, 2.4): n = (1.96 + 0.84)^2 * variance / 0.1^2, the variance being that of the
-paired difference, or the sum of both codecs' own where each run meets a network of its own.
+does well on some bursts and badly on others, the ratio is some 15 % lower). The need is that of a
+z test of two-sided level 5 % and power 80 % (Cohen 1988, 2.4): n = (1.96 + 0.84)^2 * variance /
+0.1^2, the variance being that of the paired difference, or the sum of both codecs' own where each
+run meets a network of its own.
 """
 
 from __future__ import annotations
