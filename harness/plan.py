@@ -2,8 +2,11 @@
 
 * A cell's id is a hash of its whole configuration and of nothing else, so that it stays the same
   when other cells come, go or move.
-* Cells that share network, utterance and repetition form a *block* and share a seed: on an engine
-  that draws per packet they meet the same losses, so that codecs are compared in pairs.
+* Cells that share network, utterance and repetition form a *block* and share a seed: in media time
+  they meet the same losses, so that codecs are compared in pairs. The points of a swept network
+  share the seed too (common random numbers): a higher loss comes from similar events.
+* Two controls show what the rig itself does: PCM in every block (the null codec) and every codec
+  over the clean link (the null network). Where the scenario has such entries, their cells serve.
 * Blocks run in a seeded random order, and so do the cells within a block: a machine that grows
   slower during the run favours no codec. Order is by hash, hence one cell more or less leaves the
   order of the others alone.
@@ -13,10 +16,11 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cached_property
+from itertools import product
 from typing import Any, Literal, NamedTuple
 
 from harness.assets.items import ItemRef
@@ -27,12 +31,14 @@ from harness.scenario import (
     NetworkEntry,
     ReceiverEntry,
     Scenario,
+    SweepPoint,
     TransportEntry,
+    base_name,
     digest,
 )
 from harness.scenario.mistakes import not_among
 from harness.store.schema import SCHEMA_VERSION
-from harness.units import NS_PER_S
+from harness.units import NS_PER_S, format_duration
 
 OVERHEAD_S = 1.5
 """Wall time of a cell beside its audio: link, codec warm-up, connection, tail, collection."""
@@ -40,14 +46,6 @@ UNKNOWN_ITEM_S = 10.0
 """Taken for an item whose duration nobody knows yet."""
 ID_DIGITS = 16
 MIN_ID_PREFIX = 4
-
-
-class SweepPoint(NamedTuple):
-    """Where a cell stands on a sweep: ``x`` in ``unit`` (share, ms, kbit/s, ...)."""
-
-    name: str
-    x: float
-    unit: str
 
 
 @dataclass(frozen=True)
@@ -91,7 +89,7 @@ class Cell:
     def expected_s(self) -> float:
         """Wall time that it should take: audio, delay of link and listener, overhead."""
         listener = self.receiver.settings
-        delay_ns = self.network.pair.forward.delay_ns + listener.start_ns + listener.device_ns
+        delay_ns = self.network.longest_delay_ns + listener.start_ns + listener.device_ns
         return _seconds(self.item) + delay_ns / NS_PER_S + OVERHEAD_S
 
 
@@ -130,29 +128,35 @@ class Plan:
         return sum(_seconds(cell.item) for cell in self.cells)
 
 
+class _Way(NamedTuple):
+    """What is run in one cell, beside the item and the repetition."""
+
+    codec: CodecEntry
+    transport: TransportEntry
+    network: NetworkEntry
+    receiver: ReceiverEntry
+
+
 def plan(scenario: Scenario, items: Sequence[ItemRef]) -> Plan:
-    """All cells that the scenario's rules leave, for the items that its corpus holds.
+    """All cells that the scenario's rules leave, for the items that its corpus holds, and their
+    controls, to which the rules do not apply.
 
     Raises BadInput where there is no item, where two share an id, where a rule names an utterance
-    that is not among them, or where no cell is left.
+    that is not among them, where no cell is left, or where a recorded network is shorter than an
+    item and does not say what then.
     """
     _check_items(scenario, items)
-    entries: list[CodecEntry | TransportEntry | NetworkEntry | ReceiverEntry] = [
-        *scenario.codecs,
-        *scenario.transports,
-        *scenario.networks,
-        *scenario.receivers,
-    ]
-    configurations = {id(entry): digest(entry.configuration) for entry in entries}
-    cells = [
-        cell
-        for item in items
-        for network in scenario.networks
-        for repetition in range(scenario.repetitions)
-        for cell in _block(scenario, configurations, item, network, repetition)
-    ]
-    if not cells:
+    ways = {item.id: list(_ways(scenario, item)) for item in items}
+    if not any(ways.values()):
         raise BadInput(f"{scenario.name}: expected rules that leave a cell, got none left")
+    _check_recordings(scenario, items, ways)
+    configurations: dict[int, str] = {}
+    cells = [
+        _cell(scenario, configurations, item, way, repetition)
+        for item in items
+        for way in [*ways[item.id], *_controls(scenario, ways[item.id])]
+        for repetition in range(scenario.repetitions)
+    ]
 
     def order(name: str) -> str:
         return digest({"order": scenario.seed, "of": name})
@@ -160,56 +164,95 @@ def plan(scenario: Scenario, items: Sequence[ItemRef]) -> Plan:
     return Plan(tuple(sorted(cells, key=lambda cell: (order(cell.block), order(cell.cell_id)))))
 
 
-def _block(
+def _ways(scenario: Scenario, item: ItemRef) -> Iterator[_Way]:
+    """What the rules leave for an item."""
+    for way in product(scenario.codecs, scenario.transports, scenario.networks, scenario.receivers):
+        codec, transport, network, receiver = (entry.name for entry in way)
+        if scenario.keeps(Combination(codec, transport, network, receiver, item.id)):
+            yield _Way(*way)
+
+
+def _controls(scenario: Scenario, ways: Sequence[_Way]) -> list[_Way]:
+    """The controls to add: over the transports and to the receivers that ``ways`` have, once."""
+    pcm, clean = scenario.pcm_control, scenario.clean_control
+    found: dict[tuple[str, ...], _Way] = {}
+    for way in ways:
+        added = [way._replace(codec=pcm)] if pcm else []
+        if clean:
+            added += [one._replace(network=clean) for one in (way, *added)]
+        for one in added:
+            found.setdefault(tuple(entry.name for entry in one), one)
+    return list(found.values())
+
+
+def _cell(
     scenario: Scenario,
     configurations: dict[int, str],
     item: ItemRef,
-    network: NetworkEntry,
+    way: _Way,
     repetition: int,
-) -> list[Cell]:
-    shared = {
-        "scenario_seed": scenario.seed,
-        "network": network.name,
-        "item": [item.id, item.sha256 or item.source],
+) -> Cell:
+    audio = [item.id, item.sha256 or item.source]
+
+    def shared(network: str) -> dict[str, Any]:
+        return {
+            "scenario_seed": scenario.seed,
+            "network": network,
+            "item": audio,
+            "repetition": repetition,
+        }
+
+    seed = int(digest({**shared(base_name(way.network.name)), "use": "link"})[:16], 16) >> 11
+    configuration: dict[str, Any] = {
+        "schema": SCHEMA_VERSION,
+        "seed": seed,
         "repetition": repetition,
+        "item": audio,
+        "kind": item.kind,
     }
-    block = digest(shared)
-    seed = int(digest({**shared, "use": "link"})[:16], 16) >> 11
-    cells = []
-    for codec in scenario.codecs:
-        for transport in scenario.transports:
-            for receiver in scenario.receivers:
-                combination = Combination(
-                    codec.name, transport.name, network.name, receiver.name, item.id
+    for axis, entry in way._asdict().items():
+        if id(entry) not in configurations:
+            configurations[id(entry)] = digest(entry.configuration)
+        configuration[axis] = configurations[id(entry)]
+    return Cell(
+        cell_id=digest(configuration)[:ID_DIGITS],
+        block=digest(shared(way.network.name))[:ID_DIGITS],
+        item=item,
+        **way._asdict(),
+        repetition=repetition,
+        seed=seed,
+        timeout_s=_seconds(item) + scenario.timeout / NS_PER_S,
+        control=_control(way),
+        sweep=tuple(
+            point
+            for axis in ("codec", "network", "receiver")
+            for point in scenario.points(axis, getattr(way, axis).name)
+        ),
+    )
+
+
+def _control(way: _Way) -> Literal["codec", "network"] | None:
+    if way.network.is_clean:
+        return "network"
+    return "codec" if way.codec.codec == "pcm" else None
+
+
+def _check_recordings(
+    scenario: Scenario, items: Sequence[ItemRef], ways: dict[str, list[_Way]]
+) -> None:
+    """No item is longer than what is recorded, where the scenario does not say what then."""
+    wrong = []
+    for item in items:
+        for network in {way.network.name: way.network for way in ways[item.id]}.values():
+            left_ns = network.recorded_ns
+            if left_ns is not None and (item.seconds or 0) * NS_PER_S > left_ns:
+                wrong.append(
+                    f"{scenario.name}: network {network.name}: expected a recording as long as"
+                    f" {item.id} ({item.seconds:g}s), got {format_duration(left_ns)} from its"
+                    " offset on; write end: loop or end: stop beside the trace"
                 )
-                if not scenario.keeps(combination):
-                    continue
-                configuration: dict[str, Any] = {
-                    "schema": SCHEMA_VERSION,
-                    "seed": seed,
-                    "repetition": repetition,
-                    "item": shared["item"],
-                    "kind": item.kind,
-                    "codec": configurations[id(codec)],
-                    "transport": configurations[id(transport)],
-                    "network": configurations[id(network)],
-                    "receiver": configurations[id(receiver)],
-                }
-                cells.append(
-                    Cell(
-                        cell_id=digest(configuration)[:ID_DIGITS],
-                        block=block[:ID_DIGITS],
-                        item=item,
-                        codec=codec,
-                        transport=transport,
-                        network=network,
-                        receiver=receiver,
-                        repetition=repetition,
-                        seed=seed,
-                        timeout_s=_seconds(item) + scenario.timeout / NS_PER_S,
-                    )
-                )
-    return cells
+    if wrong:
+        raise BadInput("\n".join(wrong))
 
 
 def _check_items(scenario: Scenario, items: Sequence[ItemRef]) -> None:

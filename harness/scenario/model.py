@@ -313,10 +313,30 @@ class NetworkEntry(WrittenPair):
     def pair(self) -> LinkPair:
         return self.drafts.compiled
 
-    @property
+    @cached_property
     def is_clean(self) -> bool:
         """Nothing is added in either direction."""
         return self.pair.forward.is_clean and self.pair.reverse.is_clean
+
+    @cached_property
+    def longest_delay_ns(self) -> int:
+        """The largest delay that the forward link is asked for, a recording's own included."""
+        forward = self.pair.forward
+        recorded = forward.replay and forward.replay.recording.delay_ns
+        return max(link.delay_ns for _, link in forward.segments()) + max(recorded or (0,))
+
+    @property
+    def recorded_ns(self) -> int | None:
+        """How much audio its recordings are for; None where that is any length."""
+        replays = (self.pair.forward.replay, self.pair.reverse.replay)
+        return min(
+            (
+                replay.recording.duration_ns - replay.offset_ns
+                for replay in replays
+                if replay is not None and replay.end == "error"
+            ),
+            default=None,
+        )
 
     @property
     def configuration(self) -> Mapping[str, object]:

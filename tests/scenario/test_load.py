@@ -237,7 +237,7 @@ class TestNetworks:
             ),
             (
                 "{name: n, forward: {loss: {model: gilbert, p: 0, r: 0}}}",
-                '.forward.loss: expected a probability or a mapping with "model: media-time", "model: gil',
+                '.forward.loss: expected a probability or a mapping with "model: media-time"',
             ),
             (
                 "{name: n, forward: {loss: {model: trace, lost: [0, 2]}}}",
