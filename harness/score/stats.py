@@ -3,7 +3,7 @@
 The unit of observation is a cell (utterance x repetition), never a packet or a frame. Cells of one
 utterance are alike, so utterances are resampled first and repetitions within them (two-stage
 cluster bootstrap; Davison and Hinkley 1997, 3.8). Codecs of one *block* (utterance, repetition and
-network) met the same link, so they are compared within blocks.
+network) met the same link, so they are compared within blocks, against one *baseline* among them.
 
 All functions are pure and seeded: equal arguments give equal results. Below ``MIN_CLUSTERS``
 utterances there is no interval and no p-value, but None.
@@ -12,8 +12,10 @@ utterances there is no interval and no p-value, but None.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import TypeVar
 
 import numpy as np
 import pandas as pd
@@ -23,6 +25,7 @@ MIN_CLUSTERS = 6
 """Utterances below which nothing is claimed: 2 * 2^-6 is the first sign-flip p-value below 5 %."""
 RESAMPLES = 2000
 _EXACT_CLUSTERS = 12
+K = TypeVar("K", bound=Hashable)
 
 
 @dataclass(frozen=True)
@@ -44,6 +47,8 @@ class Difference:
     estimate: Estimate
     p: float | None
     p_holm: float | None
+    effect: float | None
+    """:func:`effect_size` over utterances; of what is told apart, not of how surely."""
 
 
 def estimate(
@@ -90,20 +95,43 @@ def paired_differences(
     of_block = rows.drop_duplicates(block).set_index(block)[cluster]
     if baseline not in wide:
         return {}
-    found: dict[str, tuple[Estimate, float | None]] = {}
+    found: dict[str, Difference] = {}
     for name in wide.columns.drop(baseline):
         gap = (wide[name] - wide[baseline]).dropna()
         groups = of_block.loc[gap.index].tolist()
-        values = gap.to_numpy(np.float64)
-        result = estimate(values.tolist(), groups, seed=seed)
+        values = gap.to_numpy(np.float64).tolist()
+        result = estimate(values, groups, seed=seed)
         if result is not None:
-            means = np.array([group.mean() for group in _groups(values.tolist(), groups)])
-            found[str(name)] = result, sign_flip_p(means, seed)
-    corrected = holm({name: p for name, (_, p) in found.items() if p is not None})
-    return {
-        name: Difference(name, result, p, corrected.get(name))
-        for name, (result, p) in found.items()
-    }
+            means = np.array([group.mean() for group in _groups(values, groups)])
+            p = sign_flip_p(means, seed)
+            found[str(name)] = Difference(str(name), result, p, None, effect_size(means))
+    return corrected(found)
+
+
+def corrected(differences: Mapping[K, Difference]) -> dict[K, Difference]:
+    """The same with ``p_holm`` for all of them as one family of comparisons."""
+    adjusted = holm({key: one.p for key, one in differences.items() if one.p is not None})
+    return {key: replace(one, p_holm=adjusted.get(key)) for key, one in differences.items()}
+
+
+def effect_size(differences: NDArray[np.float64]) -> float | None:
+    """Cohen's d_z of ``differences``, one per utterance, corrected for small samples.
+
+    d_z is the mean over the standard deviation of paired differences (Cohen 1988, 2.3.5). It is too
+    large for few utterances; the factor J(n - 1) of Hedges (1981, eq. 6e), about 1 - 3 / (4n - 5),
+    makes it unbiased (called g_z or d_z,unb; Lakens 2013). None below ``MIN_CLUSTERS``, and where
+    the differences do not differ.
+    """
+    count = len(differences)
+    if count < MIN_CLUSTERS:
+        return None
+    deviation = float(differences.std(ddof=1))
+    mean = float(differences.mean())
+    if deviation <= 1e-12 * abs(mean):  # equal differences may differ by rounding
+        return None
+    free = count - 1
+    logarithm = math.lgamma(free / 2) - math.lgamma((free - 1) / 2)
+    return mean / deviation * math.exp(logarithm) / math.sqrt(free / 2)
 
 
 def sign_flip_p(differences: NDArray[np.float64], seed: int = 0) -> float | None:
@@ -125,11 +153,11 @@ def sign_flip_p(differences: NDArray[np.float64], seed: int = 0) -> float | None
     return float((1 + (np.abs(signs @ differences / count) >= observed).sum()) / (1 + draws))
 
 
-def holm(p_values: Mapping[str, float]) -> dict[str, float]:
+def holm(p_values: Mapping[K, float]) -> dict[K, float]:
     """Holm's step-down correction (Holm 1979), as adjusted p-values of the same names."""
-    adjusted: dict[str, float] = {}
+    adjusted: dict[K, float] = {}
     largest = 0.0
-    ordered = sorted(p_values.items(), key=lambda item: (item[1], item[0]))
+    ordered = sorted(p_values.items(), key=lambda item: (item[1], str(item[0])))
     for rank, (name, p) in enumerate(ordered):
         largest = max(largest, min(1.0, p * (len(ordered) - rank)))
         adjusted[name] = largest

@@ -8,7 +8,15 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.score.stats import MIN_CLUSTERS, estimate, holm, paired_differences, sign_flip_p
+from harness.score.stats import (
+    MIN_CLUSTERS,
+    corrected,
+    effect_size,
+    estimate,
+    holm,
+    paired_differences,
+    sign_flip_p,
+)
 
 UTTERANCES = [f"u{number}" for number in range(10)]
 
@@ -98,7 +106,30 @@ def test_a_missing_score_takes_its_pair_along() -> None:
 def test_few_utterances_have_a_difference_but_no_p_value() -> None:
     found = paired_differences(cells(effect=1, utterances=3), "base")["other"]
     assert found.estimate.mean == pytest.approx(1, abs=0.1)
-    assert (found.p, found.p_holm, found.estimate.low) == (None, None, None)
+    assert (found.p, found.p_holm, found.effect, found.estimate.low) == (None, None, None, None)
+
+
+def test_an_effect_size_by_hand() -> None:
+    differences = np.array([0.1, 0.2, 0.3, 0.1, 0.2, 0.3, 0.2])
+    # J(6) = gamma(3) / (sqrt(3) gamma(2.5)): 0.8686 in the table of Hedges (1981).
+    d_z = 0.2 / np.sqrt(0.04 / 6)
+    assert effect_size(differences) == pytest.approx(0.86863 * d_z, rel=1e-4)
+    assert effect_size(-differences) == -(effect_size(differences) or 0)
+    assert effect_size(np.full(9, 0.1)) is None
+    assert effect_size(differences[: MIN_CLUSTERS - 1]) is None
+
+
+def test_an_effect_size_does_not_grow_when_there_are_few() -> None:
+    generator = np.random.default_rng(5)
+    drawn = [effect_size(generator.normal(0.5, 1, 6)) for _ in range(20_000)]
+    assert np.mean(np.array(drawn, float)) == pytest.approx(0.5, abs=0.02)
+
+
+def test_comparisons_made_apart_can_be_corrected_as_one_family() -> None:
+    found = paired_differences(cells(effect=0.1), "base")
+    once, again = (corrected({"one": found["other"]}), corrected({n: found["other"] for n in "ab"}))
+    assert once["one"].p_holm == found["other"].p
+    assert again["a"].p_holm == 2 * (found["other"].p or 0)
 
 
 def test_sign_flips_by_hand() -> None:
