@@ -2,7 +2,7 @@
 
 from harness.assets.corpus import AssetRow, Corpus, fetch, list_assets, load_corpora
 from harness.assets.items import ItemRef
-from harness.assets.prepare import Prepared, prepare, prepare_all, resampled, samples_sha256
+from harness.assets.prepare import Prepared, prepare, prepare_all, resampled, samples_sha256, until
 from harness.assets.store import AssetStore
 
 __all__ = [
@@ -18,4 +18,5 @@ __all__ = [
     "prepare_all",
     "resampled",
     "samples_sha256",
+    "until",
 ]

@@ -137,6 +137,14 @@ def resampled(prepared: Prepared, rate_hz: int) -> Pcm:
     return _to_int16(soxr.resample(samples, prepared.rate_hz, rate_hz, quality="VHQ"))
 
 
+def until(prepared: Prepared, seconds: float) -> Pcm:
+    """The reference up to there, int16, shape (samples,); all of it where it ends within 1 ms of
+    that (a duration is rounded at every sampling rate)."""
+    if prepared.seconds <= seconds + 0.001:
+        return prepared.pcm
+    return prepared.pcm[: round(seconds * prepared.rate_hz)]
+
+
 def samples_sha256(pcm: Pcm) -> str:
     """Hex digest of the samples as little-endian int16, whatever this machine's order."""
     return hashlib.sha256(pcm.astype("<i2").tobytes()).hexdigest()

@@ -10,8 +10,10 @@ Environment: ``HARNESS_CACHE`` (default ``$XDG_CACHE_HOME/codec-network-harness`
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.client
+import io
 import os
 import shutil
 import tempfile
@@ -19,11 +21,12 @@ import threading
 import urllib.error
 import urllib.parse
 import urllib.request
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cached_property
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import IO
 
 from harness.assets import manifest
@@ -33,6 +36,8 @@ from harness.units import readable_size
 
 ENV_CACHE = "HARNESS_CACHE"
 ENV_MIRROR = "HARNESS_MIRROR"
+MAX_CONTENT_BYTES = 64 << 20
+"""Larger files of a mirror, weights for one, are not looked into."""
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 15.0
 _READABLE = 0o644  # the unprivileged user of a container reads weights from the mounted cache
@@ -136,6 +141,34 @@ class AssetStore:
                     )
             return path
 
+    def content(self, url: str, sha256: str) -> bytes:
+        """The bytes of a small file that a scenario names by URL and sha256.
+
+        A mirror may hold it compressed (``.gz``). Raises Unreachable, AssetError where what came
+        is something else.
+        """
+        name = PurePosixPath(urllib.parse.urlparse(url).path).name or url
+        asset = Asset(name, url, sha256, 0)
+        path = self.path_of(asset)
+        with self._lock:
+            if path.exists() and file_sha256(path) == sha256:
+                return path.read_bytes()
+            found = self._small_in_mirror(sha256)
+            if found is None:
+                downloaded = io.BytesIO()
+                self._download(asset, downloaded)
+                found = downloaded.getvalue()
+                got = hashlib.sha256(found).hexdigest()
+                if got != sha256:
+                    raise AssetError(
+                        f"{name}: {url} gave {len(found)} bytes with sha256 {got}, expected"
+                        f" {sha256}; correct the scenario, or put the right file into a folder and"
+                        f" set {ENV_MIRROR} to it"
+                    )
+            with self._new_file(path) as file:
+                file.write(found)
+            return found
+
     def weights(self, name: str) -> Path:
         """Weights whose licence was accepted.
 
@@ -208,6 +241,19 @@ class AssetStore:
     def _in_mirror(self, asset: Asset) -> Path | None:
         candidates = self._mirror_by_size.get(asset.size_bytes, [])
         return next((path for path in candidates if file_sha256(path) == asset.sha256), None)
+
+    def _small_in_mirror(self, sha256: str) -> bytes | None:
+        for size, paths in self._mirror_by_size.items():
+            for path in paths if size <= MAX_CONTENT_BYTES else ():
+                data = path.read_bytes()
+                if hashlib.sha256(data).hexdigest() == sha256:
+                    return data
+                if path.suffix == ".gz":
+                    with suppress(OSError, EOFError, zlib.error), gzip.open(path) as file:
+                        data = file.read(MAX_CONTENT_BYTES + 1)
+                        if hashlib.sha256(data).hexdigest() == sha256:
+                            return data
+        return None
 
     def _open(self, asset: Asset, method: str) -> http.client.HTTPResponse:
         host = urllib.parse.urlparse(asset.url).netloc

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 import hashlib
 import http.server
 import socket
@@ -108,6 +109,36 @@ def test_the_mirror_is_searched_by_content(base: str, requests: list[str], tmp_p
     assert path.read_bytes() == CONTENT
     assert path.is_relative_to(tmp_path / "cache")
     assert requests == []
+
+
+@pytest.mark.parametrize("compressed", [False, True])
+def test_content_named_by_a_scenario_is_found_in_the_mirror(
+    compressed: bool, base: str, requests: list[str], tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror"
+    mirror.mkdir()
+    (mirror / "trace.gz").write_bytes(gzip.compress(CONTENT) if compressed else CONTENT)
+    store, wanted = AssetStore(tmp_path / "cache", mirror), asset(base)
+    assert store.content(wanted.url, wanted.sha256) == CONTENT
+    assert requests == []
+    (mirror / "trace.gz").unlink()
+    again = AssetStore(tmp_path / "cache", mirror)
+    assert again.content(wanted.url, wanted.sha256) == CONTENT
+
+
+def test_content_named_by_a_scenario_is_downloaded_once_and_checked(
+    base: str, requests: list[str], tmp_path: Path
+) -> None:
+    store, wanted = AssetStore(tmp_path), asset(base)
+    for _ in range(2):
+        assert store.content(wanted.url, wanted.sha256) == CONTENT
+    assert requests == ["/whole.bin"]
+    with pytest.raises(
+        AssetError, match=r"other.bin gave 10240 bytes with sha256 \w{64}, expected"
+    ):
+        store.content(f"{base}/other.bin", "0" * 64)
+    with pytest.raises(Unreachable, match="9240 bytes early"):
+        store.content(f"{base}/short.bin", "1" * 64)
 
 
 def test_a_silent_host_is_asked_once(tmp_path: Path) -> None:
