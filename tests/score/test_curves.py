@@ -94,7 +94,7 @@ def test_the_curve_that_changes_is_the_one_that_crosses() -> None:
 
 def test_a_crossing_that_some_resamples_lack_has_no_interval() -> None:
     table = cells(noise=0.6, utterances=8)
-    table.loc[table.line == "tough", "value"] -= 1.9
+    table.loc[table.line == "tough", "value"] -= 1.7
     sure = sweep(cells(), ["frail", "tough"]).crossings()
     assert sure[0].certain
     doubtful = [one for one in found(table).crossings() if one.verb == "falls under"]
