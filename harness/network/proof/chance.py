@@ -76,6 +76,11 @@ class Delays:
         low, high = self._delays[below], self._delays[below + 1]
         return float(low + (place - below) * (high - low))
 
+    @cached_property
+    def points(self) -> Floats:
+        """Delays of equal weight that stand for the whole; shape (512,)."""
+        return np.array([self.quantile((n + 0.5) / 512) for n in range(512)])
+
     def interval(self, q: float, n: int) -> tuple[float, float]:
         half = SIGMAS * math.sqrt(q * (1 - q) / n)
         return self.quantile(max(0.0, q - half)), self.quantile(min(1.0, q + half))

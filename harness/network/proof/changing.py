@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 from dataclasses import replace
+from operator import attrgetter
 from typing import Any, cast
 
 import numpy as np
@@ -41,7 +42,9 @@ ON_TIME = 0.9
 """Share of changes that must be made in time."""
 _BOUNDLESS = 1 << 62
 _FINEST_MIXTURE = 32
-_POINTS = 512
+_effects_of = attrgetter(
+    *("loss", "jitter_ns", "distribution", "duplicate", "corrupt", "reorder", "limit_packets")
+)
 
 
 def figures(link: Link, sample: Sample, t0_ns: int, made: Mapping[str, Any] | None) -> list[Figure]:
@@ -65,7 +68,8 @@ class _Timeline:
     """What held when each packet (row of the sample) entered.
 
     ``kinds`` are the links that were met but for their delay and rate; ``kind`` says which, per
-    row, and ``kind_near`` which a little earlier and later.
+    row, and ``kind_near`` which a little earlier and later. ``least_ns`` and ``most_ns`` bound the
+    delay asked around its entering. Rows that are not ``sure`` met a change made late.
     """
 
     def __init__(self, link: Link, sample: Sample, t0_ns: int, late: Any) -> None:
@@ -78,21 +82,19 @@ class _Timeline:
             ]
         )
         delays, kinds = np.zeros((2, len(starts) + 1), np.int64)
-        numbers: dict[Link, int] = {}
-        seen: dict[tuple[object, ...], int] = {}
+        numbers: dict[tuple[object, ...], int] = {}
+        self.kinds: list[Link] = []
+        latest: tuple[object, ...] | None = None
+        number = 0
         for n in np.unique(near).tolist():
             part = link.changes[n - 1].link if n else link
-            delays[n] = part.delay_ns
-            # Parts share their effects: telling objects apart is cheap, comparing them is not.
-            looks = (
-                *(id(part.loss), id(part.reorder), part.jitter_ns, part.distribution),
-                *(part.duplicate, part.corrupt, part.limit_packets),
-            )
-            if looks not in seen:
-                kind = replace(part, delay_ns=0, rate=None, changes=())
-                seen[looks] = numbers.setdefault(kind, len(numbers))
-            kinds[n] = seen[looks]
-        self.kinds = list(numbers)
+            effects = _effects_of(part)
+            if effects != latest:  # mostly they are the same objects: no hash is taken
+                latest, number = effects, numbers.setdefault(effects, len(numbers))
+                if number == len(self.kinds):
+                    self.kinds.append(replace(part, delay_ns=0, rate=None, changes=()))
+            delays[n], kinds[n] = part.delay_ns, number
+        self.spreads = any(kind.jitter_ns or kind.reorder for kind in self.kinds)
         self.kind, self.delay_ns = kinds[near[1]], delays[near[1]]
         self.kind_near = kinds[near[[0, 2]]]
         near_ns = delays[near]
@@ -168,6 +170,9 @@ class _Mixture:
     """The asked distribution, in ms, of delays less the delays asked."""
 
     def __init__(self, times: _Timeline, rows: Bools) -> None:
+        if not times.spreads:
+            self._set(np.zeros(1), np.ones(1))
+            return
         pairs = np.stack([times.kind[rows], times.delay_ns[rows]])
         groups, counts = np.unique(pairs, axis=1, return_counts=True)
         if groups.shape[1] > _FINEST_MIXTURE:
@@ -182,9 +187,8 @@ class _Mixture:
                 weights.append(np.array([float(count)]))
                 continue
             asked = chance.delays(delay_ns, kind.jitter_ns, kind.distribution, kind.reorder)
-            points = (np.arange(_POINTS) + 0.5) / _POINTS
-            values.append(np.array([asked.quantile(q) for q in points]) - delay_ns / NS_PER_MS)
-            weights.append(np.full(_POINTS, count / _POINTS))
+            values.append(asked.points - delay_ns / NS_PER_MS)
+            weights.append(np.full(len(asked.points), count / len(asked.points)))
         self._set(np.concatenate(values), np.concatenate(weights))
 
     def _set(self, values: Floats, weights: Floats) -> None:
@@ -222,8 +226,7 @@ def _delay(sample: Sample, times: _Timeline) -> Iterator[Figure]:
     taken_ns = (sample.out_ns - sample.in_ns)[rows]
     nearest_ns = np.clip(taken_ns, times.least_ns[rows], times.most_ns[rows])
     off_ms = (taken_ns - nearest_ns) / NS_PER_MS
-    spread = any(kind.jitter_ns or kind.reorder for kind in times.kinds)
-    if spread:
+    if times.spreads:
         off_ms = (taken_ns - times.delay_ns[rows]) / NS_PER_MS
     asked = _Mixture(times, rows)
     middle = asked.quantile(0.5)
@@ -294,7 +297,7 @@ def _constant(sample: Sample, times: _Timeline, has_rate: bool) -> Iterator[Figu
         found.append(static.duplicates(first, outside))
     elif outside.copies.any() or any(kind.duplicate for kind in kinds):
         found.append(idle("duplicates", None, "share", "loss or duplication changes over time"))
-    if same("corrupt", "duplicate"):
+    if same("corrupt", "duplicate") or not any(kind.corrupt for kind in kinds):
         found.append(static.corruption(first, outside))
     else:
         found.append(idle("corruption", None, "share", "it changes over time"))
@@ -315,13 +318,13 @@ def _queue(link: Link, t0_ns: int) -> Queue | None:
     """The bottleneck with a queue that drops nothing: what was dropped is known from the log."""
     if isinstance(link.rate, Deliveries):
         return DeliveryQueue(replace(link.rate, limit_bytes=_BOUNDLESS), t0_ns)
+    rates = [change.link.rate for change in link.changes]
     changes: list[tuple[int, Rate | None]] = []
-    latest = link.rate
-    for change in link.changes:
-        rate = change.link.rate
+    latest: Rate | Deliveries | None = link.rate
+    for n, rate in enumerate(rates):
         if rate is not latest and rate != latest:
-            changes.append((t0_ns + change.at_ns, _boundless(rate)))
-        latest = cast(Rate | None, rate)
+            changes.append((t0_ns + link.changes[n].at_ns, _boundless(rate)))
+        latest = rate
     if link.rate is None and not changes:
         return None
     return TokenBucket(_boundless(link.rate), changes)
