@@ -7,7 +7,7 @@ else. Its footer comes last, so that a file without one is not whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import pyarrow as pa
@@ -23,10 +23,7 @@ def to_buffer(rows: Mapping[str, pa.Table], stamp: Mapping[str, str]) -> pa.Buff
     """The file that holds these tables by name, with ``stamp`` as its metadata."""
     lists = [
         pa.ListArray.from_arrays(
-            pa.array([0, len(table)], pa.int32()),
-            pa.StructArray.from_arrays(
-                [_one_chunk(column) for column in table.columns], fields=list(table.schema)
-            ),
+            pa.array([0, len(table)], pa.int32()), table.to_struct_array().combine_chunks()
         )
         for table in rows.values()
     ]
@@ -47,20 +44,15 @@ def stamp_of(path: Path, run_id: str) -> dict[str, str] | None:
         return None
 
 
-def read(path: Path, name: str) -> pa.Table:
-    """Table ``name`` of a part for which there is a stamp. Raises BadInput if it is damaged."""
+def read(path: Path, names: Sequence[str], name: str) -> pa.Table:
+    """Table ``name`` of a part that has a stamp and holds ``names``. BadInput if it is damaged."""
+    wanted = ipc.IpcReadOptions(included_fields=[names.index(name)])
     try:
         with pa.OSFile(str(path)) as source:
-            index = ipc.open_file(source).schema.get_field_index(name)
-            wanted = ipc.IpcReadOptions(included_fields=[index])
             rows = ipc.open_file(source, options=wanted).get_batch(0).column(0).flatten()
     except (pa.ArrowException, OSError) as error:
         raise BadInput(
             f"{path}: cannot be read ({error}); delete it and go on with:"
             " harness run FILE --resume DIR"
         ) from error
-    return tables.conform(name, pa.Table.from_struct_array(rows))
-
-
-def _one_chunk(column: pa.ChunkedArray) -> pa.Array:
-    return column.combine_chunks() if column.num_chunks != 1 else column.chunk(0)
+    return pa.Table.from_struct_array(rows)

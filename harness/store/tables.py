@@ -10,6 +10,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -32,6 +33,7 @@ _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _STAMP = ("run_id", "git_sha", "config_sha256")
 
 
+@cache
 def arrow_schema(name: str) -> pa.Schema:
     """The columns of table ``name`` (a key of ``TABLES``), without metadata."""
     return pa.schema([(column, _ARROW[spec.type]) for column, spec in TABLES[name].items()])
@@ -147,14 +149,11 @@ def may_hold(group: pq.RowGroupMetaData, cells: Sequence[str]) -> bool:
 def conform(name: str, table: pa.Table, columns: Sequence[str] | None = None) -> pa.Table:
     """The ``columns`` of table ``name``, all for None; null where ``table`` is older than they."""
     schema = arrow_schema(name)
-    return pa.table(
-        {
-            column: table[column]
-            if column in table.column_names
-            else pa.nulls(len(table), schema.field(column).type)
-            for column in columns or schema.names
-        }
-    )
+    wanted = list(columns or schema.names)
+    for absent in set(wanted).difference(table.column_names):
+        field = schema.field(absent)
+        table = table.append_column(field, pa.nulls(len(table), field.type))
+    return table.select(wanted).replace_schema_metadata(None)
 
 
 def to_pandas(table: pa.Table) -> pd.DataFrame:
@@ -204,8 +203,8 @@ def _array(values: Any, kind: pa.DataType) -> pa.Array:
     data = np.ma.getdata(values)
     if data.dtype.kind in "US":
         return pa.array(data.tolist(), kind)
-    mask = np.ma.getmaskarray(values)
-    return pa.array(data, mask=mask, from_pandas=True).cast(kind)
+    mask = np.ma.getmask(values)
+    return pa.array(data, kind, mask=None if mask is np.ma.nomask else mask, from_pandas=True)
 
 
 def _first_line(error: BaseException) -> str:
