@@ -110,7 +110,7 @@ class WrittenMediaTime(Written):
         if loss > MAX_MEDIA_TIME_LOSS:
             raise ValueError(
                 f'expected at most {MAX_MEDIA_TIME_LOSS:.0%} beside "model: media-time", '
-                f"got {loss:.4%} (for a gap: loss: 100% in a schedule)"
+                f"got {100 * loss:g}% (for a gap: loss: 100% in a schedule)"
             )
         return loss
 

@@ -258,7 +258,7 @@ class WrittenReplay(Written):
             assert self.sha256 is not None
             if fetch is None:
                 raise BadInput(
-                    f"expected a file: {self.url} needs fetching, which is not done here"
+                    f"expected a file, got {self.url}, which nothing here can fetch"
                 )
             try:
                 data = fetch(self.url, self.sha256)

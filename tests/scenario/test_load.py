@@ -16,6 +16,7 @@ from harness.network.link import (
     Link,
     LinkPair,
     LossTrace,
+    MediaTimeLoss,
     Rate,
     Reorder,
 )
@@ -106,6 +107,29 @@ class TestForms:
         first, second = scenario.networks
         assert first.pair == second.pair == LinkPair(Link(5 * MS), Link(5 * MS))
 
+    def test_defaults_of_what_is_measured(self) -> None:
+        scenario = read(MINIMAL)
+        assert scenario.metrics == (
+            *("pesq-wb", "pesq-nb", "stoi", "estoi"),
+            *("pesq-wb-played", "pesq-nb-played"),
+        )
+        assert (scenario.controls, scenario.compute) == (True, "profile")
+        assert read(MINIMAL + "metrics: []\n").metrics == ()
+
+    @pytest.mark.parametrize(
+        ("codecs", "extra", "name"),
+        [
+            ("[g711, {codec: pcm, name: raw}]", "", "raw"),
+            ("[g711, opus]", "", "pcm"),
+            ("[g711, opus]", "controls: false\n", "g711"),
+            ("[g711, {codec: opus, name: pcm}]", "", "pcm-control"),
+            ("[g711, pcm]", "baseline: g711\n", "g711"),
+            ("[g711, opus]", "baseline: pcm\n", "pcm"),
+        ],
+    )
+    def test_the_baseline(self, codecs: str, extra: str, name: str) -> None:
+        assert read(MINIMAL.replace("[pcm]", codecs) + extra).baseline_name == name
+
     def test_words_that_yaml_1_1_would_change(self) -> None:
         text = MINIMAL.replace("name: t", "name: t\ndescription: no") + "seed: 010\n"
         scenario = read(text)
@@ -130,6 +154,19 @@ class TestNetworks:
             rate=Rate(1_000_000, 3000, latency_ns=70 * MS),
             limit_packets=50,
         )
+
+    def test_loss_and_delay_in_media_time(self) -> None:
+        pair = network(
+            "{name: n, forward: {delay: 25ms, jitter: 5ms, coherence: 200ms,"
+            " loss: {model: media-time, loss: 10%, burst: 80ms, hits: instant}}}"
+        )
+        loss = MediaTimeLoss(0.1, 80 * MS, "instant")
+        assert pair.forward == Link(25 * MS, 5 * MS, loss=loss, coherence_ns=200 * MS)
+        assert pair.reverse == Link(25 * MS, 5 * MS, coherence_ns=200 * MS)
+
+    def test_a_media_time_loss_of_nothing_is_no_loss(self) -> None:
+        written = "{name: n, forward: {loss: {model: media-time, loss: 0%, burst: 80ms}}}"
+        assert network(written) == LinkPair(Link(), Link())
 
     def test_the_way_back_has_no_faults_of_its_own(self) -> None:
         pair = network(
@@ -259,6 +296,26 @@ class TestNetworks:
                 "{name: n, forward: {}, reverse: mirrored}",
                 '.reverse: expected "same", got "mirrored"',
             ),
+            (
+                "{name: n, forward: {loss: {model: media-time, loss: 100%, burst: 80ms}}}",
+                '.forward.loss.loss: expected at most 99% beside "model: media-time", got 100%',
+            ),
+            (
+                "{name: n, forward: {loss: {model: media-time, loss: 1%, burst: 0ms}}}",
+                ".forward.loss.burst: expected a duration of 1ms...60s, got 0ns",
+            ),
+            (
+                "{name: n, forward: {loss: {model: media-time, loss: 1%}}}",
+                '.forward.loss: expected the key "burst", which is missing',
+            ),
+            (
+                "{name: n, forward: {loss: {model: media-time, loss: 1%, burst: 9ms, hit: media}}}",
+                'got "hit"; did you mean "hits"?',
+            ),
+            (
+                "{name: n, forward: {delay: 5ms, coherence: 200ms}}",
+                ".forward.coherence: expected a jitter beside its coherence",
+            ),
             ("{name: n}", 'expected "preset", "both" or "forward"'),
             ("{forward: {delay: 1ms}}", 'expected the key "name", which is missing'),
         ],
@@ -370,6 +427,17 @@ exclude:
                 "receivers: [{jitter_buffer: {start: 500ms}}]",
                 "$.receivers[0].jitter_buffer.start: expected at most max (400ms), got 500ms",
             ),
+            (
+                "metrics: [pesq-wb, stio]",
+                '"pesq-nb-played", got "stio"; did you mean "stoi"?',
+            ),
+            ("metrics: [stoi, stoi]", '$.metrics: expected each once, got "stoi" again'),
+            ("controls: maybe", '$.controls: expected true or false, got "maybe"'),
+            (
+                "baseline: pmc",
+                '$.baseline: expected a codec of this scenario (pcm), got "pmc"; did you mean',
+            ),
+            ("compute: mesured", '"zero", got "mesured"; did you mean "measured"?'),
             ("<<: {seed: 1}", 'expected plain keys, got "<<"'),
             ("? [a]\n: 1", "expected a word as key"),
             ("description: !!python/name:os.system x", "expected plain data, got the tag"),
@@ -461,6 +529,9 @@ class TestCanonical:
         [
             MINIMAL + "seed: 2\n",
             MINIMAL + "exclude: [{utterance: x}]\n",
+            MINIMAL + "controls: false\n",
+            MINIMAL + "metrics: [stoi]\n",
+            MINIMAL + "compute: zero\n",
             MINIMAL.replace("[clean]", "[{preset: clean, name: clean, forward: {delay: 1ns}}]"),
             MINIMAL.replace("[udp]", "[{transport: udp, mtu: 1499B}]"),
         ],

@@ -29,7 +29,14 @@ def test_the_shipped_schema_is_current() -> None:
 
 
 def test_all_scenarios_are_shipped() -> None:
-    assert [path.stem for path in SHIPPED] == ["agreement", "matrix", "reference", "smoke"]
+    assert [path.stem for path in SHIPPED] == [
+        "agree",
+        "matrix",
+        "reference",
+        "schedule",
+        "smoke",
+        "sweep",
+    ]
 
 
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
