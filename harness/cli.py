@@ -115,8 +115,8 @@ def _parser() -> argparse.ArgumentParser:
 
     sub = add("run", _run, "Run a scenario: stream, score, store, report.")
     sub.add_argument("file", type=Path)
-    sub.add_argument("--lab", choices=["auto", "docker", "netns"], default="auto")
-    sub.add_argument("--link", choices=["auto", "netem", "relay"], default="auto")
+    sub.add_argument("--lab", choices=["auto", "docker", "netns", "virtual"], default="auto")
+    sub.add_argument("--link", choices=["auto", "netem", "relay", "model"], default="auto")
     sub.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
     sub.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was cut off")
     sub.add_argument(
@@ -125,6 +125,16 @@ def _parser() -> argparse.ArgumentParser:
         help="cells whose codec/transport/network/receiver/utterance/repetition or id matches",
     )
     sub.add_argument("--jobs", type=_positive, help="cells side by side (default: by cores)")
+
+    sub = add(
+        "profile",
+        _profile,
+        "Measure what codecs cost on this machine, for the virtual lab's compute: profile.",
+    )
+    sub.add_argument(
+        "file", type=Path, nargs="*", help="scenarios whose codecs to measure (default: the usual)"
+    )
+    sub.add_argument("--out", type=Path, default=Path("profile.yaml"), help="default: profile.yaml")
 
     sub = add("report", _report, "Draw report.html from the tables of a finished run.")
     sub.add_argument("dir", type=Path)
@@ -223,6 +233,19 @@ def _run(arguments: argparse.Namespace) -> int:
         out.print(f"report: {escape(str(outcome.report))}", soft_wrap=True)
     bad = outcome.statuses.get("failed", 0) + outcome.statuses.get("invalid", 0)
     return EXIT_CELLS if bad else EXIT_OK
+
+
+def _profile(arguments: argparse.Namespace) -> int:
+    from harness.profiling import record_here
+    from harness.virtual.profile import ENVIRONMENT
+
+    profile = record_here(arguments.file, arguments.out, lambda text: err.print(escape(text)))
+    out.print(
+        f"{len(profile.records)} codecs in {escape(str(arguments.out))}; the virtual lab reads it"
+        f" with {ENVIRONMENT}={escape(str(arguments.out.resolve()))}",
+        soft_wrap=True,
+    )
+    return EXIT_OK
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -11,8 +11,8 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
+from collections.abc import Callable, Collection, Mapping
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -25,13 +25,16 @@ from harness.codecs.base import CodecFacts, Pcm
 from harness.errors import BadInput, CellFailed, HarnessError, MachineCannot, Unsupported
 from harness.labs.base import Lab, Pair, session
 from harness.labs.choose import open_lab
+from harness.labs.virtual import ENGINE, VirtualLab
 from harness.plan import Cell, Plan, plan
 from harness.report import write_report
 from harness.scenario import Scenario, config_sha256
 from harness.score.network import network_scores
 from harness.score.pool import Scorer, ScoreTask
-from harness.store import RunStore, load
+from harness.score.quality import Measure, measures
+from harness.store import RunStore
 from harness.store.provenance import run_facts
+from harness.virtual_matrix import virtual_matrix
 
 ENGINES = ("auto", "netem", "relay")
 Weights = dict[str, Path | Unsupported]
@@ -102,8 +105,12 @@ def run(options: Options, observer: Observer) -> Outcome:
             mine = stack.enter_context(session(store.run_id))
             lab, lab_why = open_lab(wanted_lab, mine, asset_store.cache, observer.note)
             stack.callback(lab.close)
-            matrix = _Matrix(options, lab, store, references, weights, observer)
-            stack.callback(matrix.close)
+            matrix: _Matrix | _VirtualMatrix
+            if isinstance(lab, VirtualLab):
+                matrix = _VirtualMatrix(options, wanted, store, references, weights, observer)
+            else:
+                matrix = _Matrix(options, lab, store, references, weights, observer)
+                stack.callback(matrix.close)
             engine, engine_why = matrix.choose_engine(wanted_link)
             observer.note(f"lab {lab.name} ({lab_why}); link engine {engine} ({engine_why})")
             row |= {
@@ -116,7 +123,8 @@ def run(options: Options, observer: Observer) -> Outcome:
             }
             store.write_run(row)
             row |= matrix.stream(cells, engine)
-        _score(store, observer)
+        if isinstance(matrix, _Matrix):
+            _score(store, measures(wanted.metrics), observer)
     except KeyboardInterrupt:
         outcome.interrupted = True
     row |= {
@@ -239,9 +247,8 @@ class _Matrix:
     def stream(self, cells: Plan, engine: str) -> dict[str, Any]:
         """Every cell that the store does not have yet; returns the phase's columns of ``runs``."""
         before = self._store.finished()
-        todo = [cell for cell in cells.cells if before.get(cell.cell_id, "failed") == "failed"]
-        if len(todo) < len(cells.cells):
-            self._observer.note(f"{len(cells.cells) - len(todo)} cells are finished already")
+        whole = {cell_id for cell_id, status in before.items() if status != "failed"}
+        todo = _left(cells, whole, self._observer)
         side_by_side = min(self.jobs, max(1, len(todo)))
         pool = ThreadPoolExecutor(side_by_side, "cell")
         self._open_pairs(pool, side_by_side)
@@ -255,9 +262,7 @@ class _Matrix:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
                     cell, result = waiting.pop(future), future.result()
-                    status, reason = result.row["status"], result.row["reason"]
-                    text = f"{status} {cell.label}" + (f": {reason}" if reason else "")
-                    self._observer.step(text, trouble=status != "ok")
+                    _tell(self._observer, cell, result.row["status"], result.row["reason"])
         except BaseException:
             self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)
@@ -314,7 +319,8 @@ class _Matrix:
         reference = self._references[cell.item.id]
         audio = dict(result.audio)
         if audio:
-            audio["reference"] = (reference.pcm, reference.rate_hz)
+            heard = assets.until(reference, result.row["media_s"])
+            audio["reference"] = (heard, reference.rate_hz)
         self._store.write_cell(result.row, result.packets, result.frames, audio)
 
     def _take(self) -> Pair:
@@ -364,14 +370,82 @@ class _Matrix:
         return self._pcm[key]
 
 
-def _score(store: RunStore, observer: Observer) -> None:
+class _VirtualMatrix:
+    """The whole of a matrix in virtual time: streaming and scoring."""
+
+    def __init__(
+        self,
+        options: Options,
+        wanted: Scenario,
+        store: RunStore,
+        references: dict[str, assets.Prepared],
+        weights: Weights,
+        observer: Observer,
+    ) -> None:
+        self.jobs = options.jobs or len(os.sched_getaffinity(0))
+        self._scenario = wanted
+        self._store = store
+        self._references = references
+        self._weights = weights
+        self._observer = observer
+
+    def choose_engine(self, wanted: str) -> tuple[str, str]:
+        """There is one."""
+        if wanted not in ("auto", ENGINE):
+            raise BadInput(
+                f"--link {wanted}: expected no --link with the virtual lab, whose link is the"
+                f" {ENGINE}; {wanted} needs --lab docker or netns"
+            )
+        return ENGINE, "the virtual lab's own"
+
+    def stream(self, cells: Plan, _: str) -> dict[str, Any]:
+        """Every cell that the store does not have yet, scores included."""
+        before, scored = self._store.finished(), self._store.scored()
+        # One that was cut off before its scores were written streams again: that is cheap here.
+        whole = {
+            cell_id
+            for cell_id, status in before.items()
+            if status == "unsupported" or (status != "failed" and cell_id in scored)
+        }
+        todo = _left(cells, whole, self._observer)
+        self._observer.phase("simulating", len(todo))
+        began = time.monotonic()
+        with virtual_matrix(
+            directory=self._store.directory,
+            cells=todo,
+            references=self._references,
+            assets=self._weights,
+            compute=self._scenario.compute,
+            measures=measures(self._scenario.metrics),
+            jobs=min(self.jobs, max(1, len(todo))),
+        ) as matrix:
+            for cell, done in matrix.run(todo):
+                _tell(self._observer, cell, done.status, done.reason)
+        return {
+            "stream_s": time.monotonic() - began,
+            "audio_s": sum(self._references[cell.item.id].seconds for cell in todo),
+        }
+
+
+def _left(cells: Plan, whole: Collection[str], observer: Observer) -> list[Cell]:
+    """The cells that are not ``whole`` yet."""
+    todo = [cell for cell in cells.cells if cell.cell_id not in whole]
+    if len(todo) < len(cells.cells):
+        observer.note(f"{len(cells.cells) - len(todo)} cells are finished already")
+    return todo
+
+
+def _tell(observer: Observer, cell: Cell, status: str, reason: str | None) -> None:
+    text = f"{status} {cell.label}" + (f": {reason}" if reason else "")
+    observer.step(text, trouble=status != "ok")
+
+
+def _score(store: RunStore, wanted: tuple[Measure, ...], observer: Observer) -> None:
     """All cells that streamed and have no scores yet; on all cores, after the streaming."""
-    tables = load(store.directory)
+    tables = store.tables()
     streamed = tables.cells[tables.cells["audio_media"].notna()]
     todo = streamed[~streamed["cell_id"].isin(store.scored())]
     observer.phase("scoring", len(todo))
-    packets = dict(iter(tables.packets.groupby("cell_id")))
-    frames = dict(iter(tables.frames.groupby("cell_id")))
     rows: list[dict[str, Any]] = [dict(row) for _, row in todo.iterrows()]
     with Scorer(os.cpu_count() or 1) as scorer:
         futures = {
@@ -384,15 +458,14 @@ def _score(store: RunStore, observer: Observer) -> None:
                     kind=row["kind"],
                     weights=row["weights"],
                     facts=json.loads(row["codec_facts"]),
+                    measures=wanted,
                 )
             ): row
             for row in rows
         }
-        while futures:
-            done, _ = wait(futures, return_when=FIRST_COMPLETED)
-            for future in done:
-                row = futures.pop(future)
-                cell_id = row["cell_id"]
-                figures = network_scores(packets[cell_id], frames[cell_id], row)
-                store.write_scores(cell_id, [*future.result(), *figures])
-                observer.step(f"scored {row['codec']}/{row['network']}/{row['utterance']}")
+        for future in as_completed(futures):
+            row = futures.pop(future)
+            cell_id = row["cell_id"]
+            figures = network_scores(tables.packets_of([cell_id]), tables.frames_of([cell_id]), row)
+            store.write_scores(cell_id, [*future.result(), *figures])
+            observer.step(f"scored {row['codec']}/{row['network']}/{row['utterance']}")

@@ -51,6 +51,19 @@ ROOMS: dict[str, set[str]] = {
         "network",
         "transports",
     },
+    "virtual": {"codecs.base", "endpoint.sender", "media", "network", "transports.base"},
+    "virtual_matrix": {
+        "assets",
+        "cell",
+        "codecs",
+        "labs.virtual",
+        "plan",
+        "scenario",
+        "score",
+        "store",
+        "virtual",
+    },
+    "profiling": {"assets", "codecs", "scenario", "store", "virtual"},
     "run": {
         "assets",
         "cell",
@@ -61,9 +74,10 @@ ROOMS: dict[str, set[str]] = {
         "scenario",
         "score",
         "store",
+        "virtual_matrix",
     },
     "doctor": {"assets", "codecs", "labs", "network"},
-    "cli": {"assets", "doctor", "labs", "report", "run", "scenario"},
+    "cli": {"assets", "doctor", "labs", "profiling", "report", "run", "scenario", "virtual"},
 }
 """What each room may import of the others: a room, or one file of it. All else is forbidden."""
 
@@ -82,6 +96,9 @@ LIBRARIES: dict[str, set[str]] = {
     "store": {"numpy", "pandas", "psutil", "pyarrow", "soundfile"},
     "report": {"jinja2", "markupsafe", "matplotlib", "numpy", "pandas", "soundfile"},
     "cell": {"numpy"},
+    "virtual": {"numpy", "yaml"},
+    "virtual_matrix": {"numpy"},
+    "profiling": {"numpy"},
     "doctor": {"psutil"},
     "cli": {"rich"},
 }
@@ -106,6 +123,7 @@ PURE = {
     "network.model": SOCKETS | CLOCKS | CHANCE | {"pyroute2", "threading"},
     "network.proof": SOCKETS | CLOCKS | CHANCE | {"pyroute2"},
     "network.recordings": SOCKETS | CLOCKS | CHANCE | {"pyroute2", "os", "pathlib"},
+    "virtual": SOCKETS | CLOCKS | CHANCE | {"threading"},
     "score": SOCKETS | CHANCE,
     "report": SOCKETS | CHANCE,
 }

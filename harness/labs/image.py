@@ -52,6 +52,8 @@ _REQUIREMENTS = (
     ROOT / "requirements.no-deps.lock",
 )
 _PYTHON = "3.11"
+_COMPILED = "pesq"
+"""Comes as source only. The host compiles it, which needs the image's own version of Python."""
 _GLIBC_MINORS = range(5, 37)  # Debian 12 has glibc 2.36
 _SUITE = "bookworm"
 _REGISTRY_TIMEOUT_S = 20
@@ -191,9 +193,16 @@ def _ensure_wheelhouse(client: docker.DockerClient, progress: Progress) -> Path:
     with tempfile.TemporaryDirectory(dir=_WHEELHOUSE) as scratch:
         new = Path(scratch) / "new"
         wheels = str(new / "wheels")
-        imported, _, without_deps = map(str, _REQUIREMENTS)
+        imported, locked, without_deps = map(str, _REQUIREMENTS)
         _run([*pip, "download", "-qq", *target, "-d", wheels, "-r", imported])
         _run([*pip, "wheel", "-qq", "--no-deps", "-w", wheels, "-r", without_deps])
+        if sys.version_info[:2] == tuple(map(int, _PYTHON.split("."))):
+            _run([*pip, "wheel", "-qq", "--no-deps", "-w", wheels, "-c", locked, _COMPILED])
+        else:
+            progress(
+                f"the image will stream but not score: {_COMPILED} can be compiled for its Python"
+                f" {_PYTHON} by a host with that version only"
+            )
         _run([*pip, "download", "-qq", "--no-deps", "-d", str(new / "pip"), "pip"])
         new.rename(folder)
     return folder

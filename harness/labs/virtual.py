@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+NAME = "virtual"
 ENGINE = "model"
 """Its link engine: the pure model of ``network/model.py``."""
 
@@ -11,7 +12,7 @@ ENGINE = "model"
 class VirtualLab:
     """What stands in a run's tables of it; ``virtual_matrix.py`` runs the cells."""
 
-    name = "virtual"
+    name = NAME
 
     def facts(self) -> dict[str, Any]:
         return {"engine": "discrete events in virtual time"}

@@ -17,6 +17,7 @@ from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, TypeVar
@@ -71,12 +72,15 @@ class Workers:
     """A context manager over ``count`` processes, each with one thread and deaf to Ctrl-C.
 
     Leaving the context waits for what was submitted; leaving it by an exception (Ctrl-C included)
-    ends the processes at once. ``name`` says what they are for.
+    ends the processes at once. ``name`` says what they are for; each begins with
+    ``begin(*arguments)``.
     """
 
-    def __init__(self, count: int, name: str) -> None:
+    def __init__(
+        self, count: int, name: str, begin: Callable[..., None] | None = None, *arguments: Any
+    ) -> None:
         self._count = count
-        self._name = name
+        self._make = partial(Worker, name, begin, *arguments)
         self._threads = ThreadPoolExecutor(count, name)
         self._environment = ExitStack()
         self._idle: queue.SimpleQueue[Worker] = queue.SimpleQueue()
@@ -84,7 +88,7 @@ class Workers:
 
     def __enter__(self) -> Self:
         self._environment.enter_context(_one_thread())
-        self._all = [Worker(self._name) for _ in range(self._count)]
+        self._all = [self._make() for _ in range(self._count)]
         for worker in self._all:
             self._idle.put(worker)
         return self
@@ -151,9 +155,18 @@ class Worker:
     """One process, deaf to Ctrl-C and made anew after a crash; ``name`` says what it is for. A
     pool of its own makes clear whose crash it was."""
 
-    def __init__(self, name: str) -> None:
+    def __init__(
+        self, name: str, begin: Callable[..., None] | None = None, *arguments: Any
+    ) -> None:
         self._name = name
-        self._pool = _pool()
+        self._new_pool = partial(
+            pebble.ProcessPool,
+            max_workers=1,
+            context=multiprocessing.get_context("spawn"),
+            initializer=begin,
+            initargs=arguments,
+        )
+        self._pool = self._new_pool()
         self._running: Future[Any] | None = None
         self._abandoned = False
         self._lock = threading.Lock()
@@ -173,7 +186,7 @@ class Worker:
             raise WorkerLost(f"the {self._name} crashed ({_cause(error.exitcode)})") from None
         except BrokenProcessPool:  # it died before pebble saw it start
             self.close()
-            self._pool = _pool()
+            self._pool = self._new_pool()
             raise WorkerLost(f"the {self._name} crashed as soon as it had started") from None
         return answer
 
@@ -187,10 +200,6 @@ class Worker:
     def close(self) -> None:
         self._pool.stop()  # type: ignore[no-untyped-call]
         self._pool.join()
-
-
-def _pool() -> pebble.ProcessPool:
-    return pebble.ProcessPool(max_workers=1, context=multiprocessing.get_context("spawn"))
 
 
 def _cause(exit_code: int) -> str:

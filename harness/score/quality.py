@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache, cached_property
 from importlib import metadata
@@ -80,6 +80,12 @@ class Measure:
     def rate_hz(self) -> int:
         return METRICS[self.metric].rates_hz[self.mode]
 
+    @property
+    def name(self) -> str:
+        """What a scenario calls it: ``pesq-wb``, ``estoi``, ``pesq-nb-played``, ..."""
+        name = _NAMES.get((self.metric, self.mode), f"{self.metric}-{self.mode}")
+        return f"{name}-played" if self.track == "played" else name
+
 
 def pesq_wb(reference: Audio, degraded: Audio, rate_hz: int) -> float:
     """MOS-LQO of ITU-T P.862.2 (without Corrigendum 2), at 16 kHz."""
@@ -101,6 +107,7 @@ def stoi_extended(reference: Audio, degraded: Audio, rate_hz: int) -> float:
     return _stoi(reference, degraded, rate_hz, extended=True)
 
 
+_NAMES = {("stoi", "classic"): "stoi", ("stoi", "extended"): "estoi"}
 _P862_2 = " (P.862.2 without Corrigendum 2)"
 MEASURES = (
     Measure("pesq", "wb", "media", "pesq", pesq_wb, _P862_2),
@@ -112,10 +119,15 @@ MEASURES = (
 )
 
 
-def score_audio(task: AudioTask, measures: Sequence[Measure] = MEASURES) -> list[Score]:
-    """One score per measure, in their order."""
+def measures(names: Collection[str]) -> tuple[Measure, ...]:
+    """Those of the names, in the order of MEASURES."""
+    return tuple(measure for measure in MEASURES if measure.name in names)
+
+
+def score_audio(task: AudioTask, wanted: Sequence[Measure] = MEASURES) -> list[Score]:
+    """One score per measure wanted, in their order."""
     tracks = _Tracks(task)
-    return [_measured(measure, task, tracks) for measure in measures]
+    return [_measured(measure, task, tracks) for measure in wanted]
 
 
 def unscored(measure: Measure, reason: str) -> Score:

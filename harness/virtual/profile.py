@@ -9,6 +9,7 @@ or shorter the time is taken in proportion.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -28,7 +29,11 @@ ROLES: tuple[Role, ...] = get_args(Role)
 LEVELS = (0.0, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99)
 """Of the quantiles recorded. What lies above the last is the machine's doing, not the codec's."""
 SHIPPED = Path(__file__).with_name("profiles.yaml")
-REMEDY = "record it with: harness profile FILE, or set compute: measured in the scenario"
+ENVIRONMENT = "HARNESS_PROFILE"
+REMEDY = (
+    f"record it (harness profile FILE --out NEW, then {ENVIRONMENT}=NEW), or set compute: measured"
+    " in the scenario"
+)
 _STEPS = 1000
 
 
@@ -103,6 +108,11 @@ def _drawn(quantiles_ns: tuple[int, ...], frame_ns: int, recorded_ns: int) -> tu
             first_ns + (last_ns - first_ns) * step // (high - low) for step in range(high - low)
         ]
     return tuple(time_ns * frame_ns // recorded_ns for time_ns in times)
+
+
+def profile_path() -> Path:
+    """The profile named in HARNESS_PROFILE, else the one that is shipped."""
+    return Path(os.environ.get(ENVIRONMENT) or SHIPPED)
 
 
 @lru_cache(maxsize=8)

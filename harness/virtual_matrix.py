@@ -1,0 +1,275 @@
+"""The cells of a matrix in the virtual lab: in worker processes, each cell simulated, written down
+and scored in one go.
+
+What a cell's tables hold follows from the cell alone: neither the number of workers nor the order
+of the cells shows in them. A worker that crashes (PESQ's reference code does on some input) costs
+the measure that it died of, and nothing else.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures import as_completed
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from harness import codecs
+from harness.assets import Prepared, resampled, until
+from harness.cell import CellResult, describe, impaired, longest_ns, without_streaming, written_up
+from harness.codecs.base import Codec, Params, Pcm
+from harness.errors import CellFailed, HarnessError, Unsupported
+from harness.labs.virtual import ENGINE, NAME
+from harness.plan import Cell
+from harness.scenario import NetworkEntry
+from harness.score.metrics import Score
+from harness.score.network import network_scores
+from harness.score.pool import TIMEOUT_S, ScoreTask, Worker, WorkerLost, Workers, one_by_one
+from harness.score.quality import AudioTask, Measure, score_audio
+from harness.store import RunStore, cell_frame
+from harness.virtual.compute import Compute, compute
+from harness.virtual.profile import load, profile_path
+from harness.virtual.simulate import Stream, simulate
+
+_KEPT_CODECS = 8
+_KEPT_REFERENCES = 32
+_NO_SAMPLES = np.zeros(0, np.int16)
+_STUB = "clean"
+"""Stands in for a cell's network on its way to a worker, which has it already."""
+
+
+@dataclass(frozen=True)
+class Shared:
+    """What the cells of a matrix have in common; a worker process gets it once, when it starts."""
+
+    directory: Path
+    """Of the run."""
+    references: Mapping[str, tuple[Prepared, Path]]
+    """By item id: all but the samples, and the .npy file that holds them."""
+    networks: Mapping[str, NetworkEntry]
+    """By name; a recorded one is large."""
+    assets: Mapping[str, Path | Unsupported]
+    compute: str
+    profile: Path
+    measures: tuple[Measure, ...]
+
+
+class Done(NamedTuple):
+    """How a cell ended. ``audio`` and ``figures`` are of a cell that streamed: what is to be scored
+    yet, and the scores that need no audio."""
+
+    status: str
+    reason: str | None
+    audio: ScoreTask | None = None
+    figures: tuple[Score, ...] = ()
+
+
+class VirtualMatrix(Workers):
+    """Runs cells in ``jobs`` processes. Leaving the context by an exception, Ctrl-C included, ends
+    them at once; cells that are written down stay."""
+
+    def __init__(self, shared: Shared, jobs: int) -> None:
+        super().__init__(jobs, "worker", _begin, shared)
+        self._shared = shared
+        self._store = RunStore.open(shared.directory)
+
+    def run(self, cells: Sequence[Cell]) -> Iterator[tuple[Cell, Done]]:
+        """Each cell as it ends."""
+        ends = {self.submit_to_one(self._one, cell): cell for cell in cells}
+        for future in as_completed(ends):
+            yield ends.pop(future), future.result()
+
+    def _one(self, worker: Worker, cell: Cell) -> Done:
+        sent = replace(cell, network=NetworkEntry(preset=_STUB, name=cell.network.name))
+        timeout_s = cell.timeout_s + TIMEOUT_S
+        try:
+            return worker.call(run_cell, sent, timeout_s)
+        except WorkerLost:
+            pass  # which part of it was the culprit shows when they are done one by one
+        try:
+            done = worker.call(stream_cell, sent, timeout_s)
+        except WorkerLost as lost:
+            result = without_streaming(_row(cell, self._shared), CellFailed(str(lost)))
+            self._store.write_cell(result.row, {}, {}, {})
+            return Done("failed", str(lost))
+        if done.audio is not None:
+            self._store.write_scores(cell.cell_id, [*one_by_one(worker, done.audio), *done.figures])
+        return done
+
+
+@contextmanager
+def virtual_matrix(
+    directory: Path,
+    cells: Sequence[Cell],
+    references: Mapping[str, Prepared],
+    assets: Mapping[str, Path | Unsupported],
+    compute: str,
+    measures: tuple[Measure, ...],
+    jobs: int,
+) -> Iterator[VirtualMatrix]:
+    """The matrix of ``cells`` for the run in ``directory``."""
+    with TemporaryDirectory(prefix="harness-references-") as folder:
+        files = {}
+        for number, (item, reference) in enumerate(references.items()):
+            path = Path(folder) / f"{number}.npy"
+            np.save(path, reference.pcm)
+            files[item] = (replace(reference, pcm=_NO_SAMPLES), path)
+        networks = {cell.network.name: cell.network for cell in cells}
+        shared = Shared(directory, files, networks, assets, compute, profile_path(), measures)
+        with VirtualMatrix(shared, jobs) as matrix:
+            yield matrix
+
+
+def _row(cell: Cell, shared: Shared) -> dict[str, Any]:
+    """What is known of a cell beforehand; no wall clock has a place in it."""
+    return {**describe(cell, NAME, ENGINE), "compute": shared.compute, "started_utc": None}
+
+
+# -- in a worker -----------------------------------------------------------------------------------
+
+_shared: Shared
+
+
+def _begin(shared: Shared) -> None:
+    global _shared
+    _shared = shared
+
+
+def run_cell(sent: Cell) -> Done:
+    """Simulate, write down and score."""
+    cell, result = _written(sent)
+    if result.audio:
+        task = AudioTask(
+            *result.audio["reference"],
+            result.audio["media"][0],
+            result.audio["played"][0],
+            cell.item.kind,
+            result.row["weights"],
+            json.loads(result.row["codec_facts"]),
+        )
+        scores = [*score_audio(task, _shared.measures), *_figures(result)]
+        _store().write_scores(cell.cell_id, scores)
+    return Done(result.row["status"], result.row["reason"])
+
+
+def stream_cell(sent: Cell) -> Done:
+    """Simulate and write down; scoring is the caller's."""
+    cell, result = _written(sent)
+    done = Done(result.row["status"], result.row["reason"])
+    if not result.audio:
+        return done
+    columns = ["audio_reference", "audio_media", "audio_played"]
+    (row,) = next(_store().batches("cells", [cell.cell_id], columns)).to_pylist()
+    reference, media, played = (_shared.directory / row[column] for column in columns)
+    task = ScoreTask(
+        cell.cell_id,
+        reference,
+        media,
+        played,
+        cell.item.kind,
+        result.row["weights"],
+        json.loads(result.row["codec_facts"]),
+        _shared.measures,
+    )
+    return done._replace(audio=task, figures=tuple(_figures(result)))
+
+
+def _written(sent: Cell) -> tuple[Cell, CellResult]:
+    """The cell, simulated and on disk; its audio with the reference among it."""
+    cell = replace(sent, network=_shared.networks[sent.network.name])
+    row = _row(cell, _shared)
+    try:
+        result = _simulated(cell, row)
+    except HarnessError as error:
+        result = without_streaming(row, error)
+    _store().write_cell(result.row, result.packets, result.frames, result.audio)
+    return cell, result
+
+
+def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
+    """Raises CellFailed, Unsupported, BadInput."""
+    codec, cost = _codec(cell.codec.codec, cell.codec.params)
+    facts = codec.facts
+    met = impaired(cell, facts, _pcm(cell.item.id, facts.sample_rate_hz))
+    stream = Stream(
+        codec=codec,
+        pcm=met.pcm,
+        pair=met.pair,
+        receiver=cell.receiver.settings,
+        transport=cell.transport.settings,
+        stream_id=cell.stream_id,
+        seed=cell.seed,
+        compute=cost,
+        stop_ns=longest_ns(cell, facts, met),
+    )
+    with _blamed_on(f"codec {cell.codec.codec} over {stream.transport.transport}"):
+        observed = simulate(stream)
+    result = written_up(cell, row, facts, met, observed)
+    reference = _reference(cell.item.id)
+    track = (until(reference, result.row["media_s"]), reference.rate_hz)
+    return replace(result, audio={**result.audio, "reference": track})
+
+
+def _figures(result: CellResult) -> list[Score]:
+    cell_id = result.row["cell_id"]
+    packets = cell_frame("packets", cell_id, result.packets)
+    return network_scores(packets, cell_frame("frames", cell_id, result.frames), result.row)
+
+
+@lru_cache(maxsize=_KEPT_CODECS)
+def _made(kind: str, params: Params) -> tuple[Codec, Compute] | HarnessError:
+    try:
+        with _blamed_on(f"codec {kind}"):
+            codec = codecs.create(kind, params, dict(_assets(kind, params)))
+        return codec, compute(_shared.compute, kind, params, codec, load(_shared.profile))
+    except HarnessError as error:
+        return error
+
+
+def _codec(kind: str, params: Params) -> tuple[Codec, Compute]:
+    """A configured codec and its cost; loading weights once per worker is enough."""
+    made = _made(kind, params)
+    if isinstance(made, HarnessError):
+        raise made
+    return made
+
+
+def _assets(kind: str, params: Params) -> Iterator[tuple[str, Path]]:
+    for name in codecs.module(kind).required_assets(params):
+        found = _shared.assets[name]
+        if isinstance(found, Unsupported):
+            raise found
+        yield name, found
+
+
+@contextmanager
+def _blamed_on(culprit: str) -> Iterator[None]:
+    """Failures inside are the culprit's: its name stands before the message."""
+    try:
+        yield
+    except HarnessError as error:
+        raise type(error)(f"{culprit}: {error}") from error
+    except Exception as error:
+        raise CellFailed(f"{culprit}: {type(error).__name__}: {error}") from error
+
+
+@lru_cache(maxsize=_KEPT_REFERENCES)
+def _reference(item: str) -> Prepared:
+    prepared, samples = _shared.references[item]
+    return replace(prepared, pcm=np.load(samples))
+
+
+@lru_cache(maxsize=_KEPT_REFERENCES)
+def _pcm(item: str, rate_hz: int) -> Pcm:
+    return resampled(_reference(item), rate_hz)
+
+
+@lru_cache(maxsize=1)
+def _store() -> RunStore:
+    return RunStore.open(_shared.directory)
