@@ -1,4 +1,4 @@
-# What the agents import. Rebuilt when the lock changes, not when the harness does.
+# What the harness imports. Rebuilt when the lock changes, not when the harness does.
 #
 # BASE is any Debian 12 with Python 3.11: this image, or one that debootstrap made (harness/labs/
 # image.py). Its digest is that of the index, so it serves every architecture.
