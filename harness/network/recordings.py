@@ -175,17 +175,19 @@ class _File:
     clock_hz: int | None
     part: str
     sha256: str = field(init=False)
+    unit: str = ""
+    """Before the number of a place that is no line."""
     mistakes: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self.sha256 = hashlib.sha256(self.data).hexdigest()
 
     def wrong(self, place: str | int | None, expected: str, got: object) -> None:
-        where = self.name if place is None else f"{self.name}:{place}"
+        where = self.name if place is None else f"{self.name}:{self.unit}{place}"
         self.mistakes.append(f"{where}: expected {expected}, got {got}")
 
     def wrong_at(
-        self, bad: _Bools, places: Sequence[str | int], expected: str, got: Callable[[int], object]
+        self, bad: _Bools, places: Sequence[int], expected: str, got: Callable[[int], object]
     ) -> None:
         """A mistake at each place where ``bad``, as far as there is room for them."""
         for n in np.flatnonzero(bad)[: MAX_MISTAKES + 1].tolist():
@@ -232,6 +234,8 @@ def _quoted(value: object) -> str:
     """Text from outside, short enough for a message."""
     if isinstance(value, bytes):
         value = value[: _SHOWN + 1].decode("ascii", "backslashreplace")
+    if isinstance(value, list | dict) and value:
+        return "a list" if isinstance(value, list) else "an object"
     shown = repr(value[: _SHOWN + 1] if isinstance(value, str) else value)
     return shown if len(shown) <= _SHOWN else f"{shown[: _SHOWN - 3]}..."
 
@@ -273,7 +277,7 @@ def _csv(file: _File) -> tuple[dict[str, list[str]], list[int]]:
         line = data.count(b"\n", 0, error.start) + 1
         file.refuse(line, "plain ASCII text", _quoted(data[error.start : error.end]))
     reader = csv_module.reader(io.StringIO(text, newline=""), strict=True)
-    rows: list[list[str]] = []
+    cells: list[str] = []
     lines: list[int] = []
     try:
         header = [name.strip() for name in next(reader, [])]
@@ -281,16 +285,16 @@ def _csv(file: _File) -> tuple[dict[str, list[str]], list[int]]:
             file.refuse(1, "different names of columns", _quoted(",".join(header)))
         for row in reader:
             if len(row) == len(header):
-                rows.append([cell.strip() for cell in row])
+                cells += map(str.strip, row)
                 lines.append(reader.line_num)
             elif row and len(file.mistakes) <= MAX_MISTAKES:
                 file.wrong(reader.line_num, f"{len(header)} values, as in the header", len(row))
     except csv_module.Error as error:
         file.wrong(reader.line_num, "comma-separated values", str(error))
     file.check()
-    if not rows:
+    if not lines:
         file.refuse(1, "a header and rows", "no rows")
-    return dict(zip(header, map(list, zip(*rows, strict=True)), strict=True)), lines
+    return {name: cells[n :: len(header)] for n, name in enumerate(header)}, lines
 
 
 # --- what became of packets -----------------------------------------------------------------------
@@ -313,18 +317,18 @@ _RTCP_TYPES = range(192, 224)
 
 
 def _rtpdump(file: _File) -> Recording:
-    data = file.data
+    data, file.unit = file.data, "byte "
     line_end = data.find(b"\n", 0, 256)
     if not data.startswith(_RTPDUMP_MAGIC) or line_end < 0:
-        file.refuse("byte 0", "a line '#!rtpplay1.0 ADDRESS/PORT'", _quoted(data))
+        file.refuse(0, "a line '#!rtpplay1.0 ADDRESS/PORT'", _quoted(data))
     at = line_end + 1 + _RTPDUMP_HEADER
     if at > len(data):
-        file.refuse(f"byte {line_end + 1}", "a header of 16 bytes", "the end of the file")
-    rows: list[tuple[int, int, int]] = []
-    places: list[str] = []
+        file.refuse(line_end + 1, "a header of 16 bytes", "the end of the file")
+    rows: list[int] = []
+    places: list[int] = []
     stream = None
     while at < len(data) and len(file.mistakes) <= MAX_MISTAKES:
-        place = f"byte {at}"
+        place = at
         if len(data) - at < _RECORD.size:
             file.wrong(place, "a packet", "the end of the file")
             break
@@ -342,12 +346,12 @@ def _rtpdump(file: _File) -> Recording:
         stream = source if stream is None else stream
         if source != stream:
             file.wrong(place, f"one stream (SSRC {stream:08x}); cut out one", f"{source:08x}")
-        rows.append((arrival_ms, seq, timestamp))
+        rows += (arrival_ms, seq, timestamp)
         places.append(place)
     file.check()
-    if len(rows) < 2:
-        file.refuse(None, "two RTP packets or more", len(rows))
-    arrivals, seq, timestamps = np.array(rows, np.int64).T
+    if len(places) < 2:
+        file.refuse(None, "two RTP packets or more", len(places))
+    arrivals, seq, timestamps = np.array(rows, np.int64).reshape(-1, 3).T
     return _arrived(file, arrivals.astype(np.float64), seq, timestamps, places)
 
 
@@ -384,7 +388,7 @@ def _unwrapped(values: _Ints, bits: int) -> _Ints:
 
 
 def _arrived(
-    file: _File, arrival_ms: _Floats, seq: _Ints, timestamp: _Ints, places: Sequence[str | int]
+    file: _File, arrival_ms: _Floats, seq: _Ints, timestamp: _Ints, places: Sequence[int]
 ) -> Recording:
     """The recording of what arrived of one RTP stream: at least two packets, in that order."""
     earlier = np.diff(arrival_ms, prepend=0) < 0
@@ -422,8 +426,8 @@ def _arrived(
     delay_ns = arrival_ns - slot * interval_ns
     delay_ns -= delay_ns.min()
     too_late = delay_ns > MAX_DELAY_MS * NS_PER_MS
-    told = f"an arrival within {MAX_DELAY_MS} ms"
-    file.wrong_at(too_late, places, told, lambda n: f"{delay_ns[n] / NS_PER_MS:.0f} ms")
+    told = f"an arrival within {MAX_DELAY_MS} ms of the fastest packet's"
+    file.wrong_at(too_late, places, told, lambda n: round(float(delay_ns[n]) / NS_PER_MS))
     file.check()
 
     missing = gap - 1
@@ -586,14 +590,14 @@ def _own_parquet(file: _File) -> Recording:
         table = {name: read_in.column(name).to_pylist() for name in schema.names}
     except (pa.ArrowException, OSError, ValueError) as error:
         file.refuse(None, "a Parquet file", _quoted(str(error)))
-    rows = len(next(iter(table.values()), []))
-    return _table(file, table, [f"row {n}" for n in range(1, rows + 1)], None)
+    file.unit = "row "
+    return _table(file, table, range(1, read_in.num_rows + 1), None)
 
 
 def _table(
     file: _File,
     table: Mapping[str, Sequence[str | float | None]],
-    places: Sequence[str | int],
+    places: Sequence[int],
     header: int | None,
 ) -> Recording:
     """Steps from a table with our own columns; ``header`` is the place of their names."""
