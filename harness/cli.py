@@ -176,9 +176,9 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from harness import scenario
+    from harness import assets, scenario
 
-    loaded = scenario.load(arguments.file)
+    loaded = scenario.load(arguments.file, assets.AssetStore.default().content)
     out.print(
         f"{escape(str(arguments.file))}: well-formed; {len(loaded.codecs)} codecs,"
         f" {len(loaded.transports)} transports, {len(loaded.networks)} networks,"

@@ -93,6 +93,7 @@ def run(options: Options, observer: Observer) -> Outcome:
         "scenario": wanted.name,
         "scenario_yaml": options.scenario.read_text(encoding="utf-8"),
         "config_sha256": config_sha256(wanted),
+        "baseline": wanted.baseline_name,
         "corpus_warning": corpus.warning,
         "items": json.dumps({name: ref.provenance() for name, ref in references.items()}),
         **run_facts(),
@@ -150,8 +151,8 @@ def planned(
 def _inputs(
     path: Path, note: Callable[[str], None]
 ) -> tuple[Scenario, assets.Corpus, assets.AssetStore]:
-    wanted = scenario.load(path)
     store = assets.AssetStore.default()
+    wanted = scenario.load(path, store.content)
     return wanted, assets.load_corpora(wanted.corpus, path.parent, store, note), store
 
 
