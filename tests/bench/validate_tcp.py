@@ -1,0 +1,312 @@
+"""``python -m tests.bench.validate_tcp``: does the model of TCP tell what the kernel's TCP does?
+
+The same voice streams run through the kernel's TCP between two network namespaces, over the relay
+in real time, and through ``harness/virtual/tcp.py``, over the same seeded links in virtual time: as
+long as both send the same segments, both lose the same. Compared is the delay of messages, from the
+instant at which they are due to the one at which the receiver could read them.
+
+Needs root and a minute per seed: as many networks run at a time as ``--jobs`` says.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import os
+import platform
+import socket
+import struct
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from harness.labs.base import Pair, session
+from harness.labs.netns import NetnsLab
+from harness.linux import exact_timers, real_time, sleep_until
+from harness.network import link_to_json, topology
+from harness.network.link import (
+    Bernoulli,
+    Change,
+    GilbertElliott,
+    Link,
+    LinkPair,
+    Rate,
+    Reorder,
+)
+from harness.network.model import LinkModel
+from harness.records import Columns, Outcome
+from harness.transports.base import RECEIVE_PRIORITY
+from harness.units import NS_PER_MS as MS
+from harness.units import NS_PER_S, monotonic_ns
+from harness.virtual.tcp import HEADER_BYTES, TcpStream, framed_bytes
+
+INTERVAL_NS = 20 * MS
+_PORT = 5004
+_PATIENCE_S = 40
+SYSCTLS = (
+    "tcp_congestion_control",
+    "tcp_recovery",
+    "tcp_early_retrans",
+    "tcp_frto",
+    "tcp_sack",
+    "tcp_dsack",
+    "tcp_rto_min_us",
+    "tcp_reordering",
+    "tcp_slow_start_after_idle",
+    "tcp_pingpong_thresh",
+    "tcp_comp_sack_delay_ns",
+    "tcp_rmem",
+    "tcp_wmem",
+)
+FIGURES = {"p50": (5.0, 0.10), "p95": (5.0, 0.10), "p99": (10.0, 0.20)}
+"""Percentiles of the delay, and how far apart they may lie: ms, or share of the kernel's."""
+
+
+@dataclass(frozen=True)
+class Case:
+    """A network and the size of the messages."""
+
+    name: str
+    pair: LinkPair
+    size_bytes: int
+
+
+def _links(rtt_ms: int, loss: Any = None, back: Any = None, **more: Any) -> LinkPair:
+    half_ns = rtt_ms * MS // 2
+    return LinkPair(Link(half_ns, loss=loss, **more), Link(half_ns, loss=back))
+
+
+def _outages(rtt_ms: int, length_ms: int) -> LinkPair:
+    """Nothing passes in either direction for so long, every 7 s."""
+    clean = Link(rtt_ms * MS // 2)
+    dead = replace(clean, loss=Bernoulli(1.0))
+    changes = []
+    for at_ns in range(5 * NS_PER_S + 7 * MS, 600 * NS_PER_S, 7 * NS_PER_S + 3 * MS):
+        changes += [Change(at_ns, dead), Change(at_ns + length_ms * MS, clean)]
+    link = replace(clean, changes=tuple(changes))
+    return LinkPair(link, link)
+
+
+def _rate(rtt_ms: int, rate_bps: int) -> LinkPair:
+    return _links(rtt_ms, rate=Rate(rate_bps, 1600, latency_ns=300 * MS))
+
+
+CASES = [
+    Case("clean, RTT 20 ms", _links(20), 320),
+    *(
+        Case(f"loss {p:.0%}, RTT {rtt} ms, {size} B", _links(rtt, Bernoulli(p)), size)
+        for rtt in (20, 100)
+        for p, size in ((0.01, 320), (0.05, 80), (0.05, 640), (0.1, 320))
+    ),
+    Case("loss 5% both ways, RTT 60 ms", _links(60, Bernoulli(0.05), Bernoulli(0.05)), 160),
+    *(
+        Case(f"bursts of 4, 5%, RTT {rtt} ms", _links(rtt, GilbertElliott(0.0132, 0.25)), 320)
+        for rtt in (20, 100)
+    ),
+    *(
+        Case(f"outages of {ms} ms, RTT {rtt} ms", _outages(rtt, ms), 320)
+        for rtt in (20, 100)
+        for ms in (80, 300, 1000)
+    ),
+    Case("64 kbit/s, voice 24 kbit/s, RTT 20 ms", _rate(20, 64_000), 60),
+    Case("64 kbit/s, PCM 256 kbit/s, RTT 20 ms", _rate(20, 64_000), 640),
+    Case("300 kbit/s, PCM 256 kbit/s, RTT 40 ms", _rate(40, 300_000), 640),
+    Case("jitter 5 ms, RTT 40 ms", _links(40, jitter_ns=5 * MS, distribution="normal"), 320),
+    Case("jitter 20 ms, RTT 100 ms", _links(100, jitter_ns=20 * MS, distribution="normal"), 320),
+    Case(
+        "jitter 20 ms, loss 2%, RTT 100 ms",
+        _links(100, Bernoulli(0.02), jitter_ns=20 * MS, distribution="normal"),
+        320,
+    ),
+    Case("reordering 5%, RTT 60 ms", _links(60, reorder=Reorder(0.05)), 320),
+    Case("damage 3%, RTT 40 ms", _links(40, corrupt=0.03), 320),
+    Case("duplicates 5%, loss 2%, RTT 40 ms", _links(40, Bernoulli(0.02), duplicate=0.05), 320),
+]
+
+
+@dataclass(frozen=True)
+class Seen:
+    """One stream: the delay of each message in ms (inf: it never came), and what it took."""
+
+    delays_ms: NDArray[np.float64]
+    segments: int
+    acks: int
+    retransmissions: int
+
+
+def of_model(case: Case, seed: int, seconds: int) -> Seen:
+    models = [
+        LinkModel[Any](link, f"{seed}/{number}")
+        for number, link in enumerate((case.pair.forward, case.pair.reverse))
+    ]
+    rtt_ns = case.pair.forward.delay_ns + case.pair.reverse.delay_ns
+    stream = TcpStream[int](*models, framing="tcp", rtt_ns=rtt_ns, seed=str(seed))
+    count = seconds * NS_PER_S // INTERVAL_NS
+    for number in range(count):
+        stream.send(number, case.size_bytes, number * INTERVAL_NS)
+    stream.advance((seconds + _PATIENCE_S) * NS_PER_S)
+    delays = np.full(count, np.inf)
+    for number, readable_ns in stream.received():
+        delays[number] = (readable_ns - number * INTERVAL_NS) / MS
+    directions = [row[0] for row in stream.link_rows]
+    return Seen(
+        delays, directions.count(0), directions.count(1), stream.counts()["retransmissions"]
+    )
+
+
+def of_kernel(case: Case, seed: int, seconds: int) -> Seen:
+    with session(f"validate-tcp-{os.getpid()}") as mine:
+        pair = NetnsLab(mine).open_pair(0)
+        try:
+            with _connected(pair, case.pair) as (sender, receiver):
+                _set_link(pair, case.pair, seed)
+                t0_ns = monotonic_ns() + 200 * MS
+                pair.link.call("start", {"t0_ns": t0_ns})
+                delays = _stream(sender, receiver, case.size_bytes, t0_ns, seconds)
+                retransmissions = _total_retransmissions(sender)
+            _, log = pair.link.call("collect")
+        finally:
+            pair.close()
+    segments, acks = _counts(log)
+    return Seen(delays, segments, acks, retransmissions)
+
+
+def _counts(log: Columns) -> tuple[int, int]:
+    original = log["outcome"] != Outcome.DUPLICATE
+    data = (log["direction"] == 0) & (log["size_bytes"] > HEADER_BYTES)
+    return int((data & original).sum()), int(((log["direction"] == 1) & original).sum())
+
+
+def _set_link(pair: Pair, links: LinkPair, seed: int) -> None:
+    asked = {"link": link_to_json(links), "engine": "relay", "seed": seed}
+    pair.link.call("apply", asked)
+
+
+@contextmanager
+def _connected(pair: Pair, links: LinkPair) -> Iterator[tuple[socket.socket, socket.socket]]:
+    """Both ends of a connection that was made over the same delays, without any impairment."""
+    delays = LinkPair(Link(links.forward.delay_ns), Link(links.reverse.delay_ns))
+    _set_link(pair, delays, 0)
+    pair.link.call("start")
+
+    def made(role: str, make: Callable[[], socket.socket]) -> socket.socket:
+        return stack.enter_context(topology.in_net_of(pair.facts[role]["pid"], make))
+
+    def connected() -> socket.socket:
+        sock = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, b"cubic")
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        sock.connect((pair.receiver_host, _PORT))
+        return sock
+
+    with ExitStack() as stack:
+        listener = made("receiver", lambda: socket.create_server((pair.receiver_host, _PORT)))
+        sender = made("sender", connected)
+        receiver = stack.enter_context(listener.accept()[0])
+        yield sender, receiver
+
+
+def _stream(
+    sender: socket.socket, receiver: socket.socket, size_bytes: int, t0_ns: int, seconds: int
+) -> NDArray[np.float64]:
+    count = seconds * NS_PER_S // INTERVAL_NS
+    message = bytes(framed_bytes("tcp", size_bytes))
+    delays = np.full(count, np.inf)
+
+    def receive() -> None:
+        exact_timers()
+        receiver.settimeout(_PATIENCE_S)
+        done = 0
+        taken = 0
+        with real_time(RECEIVE_PRIORITY):
+            while done < count:
+                try:
+                    taken += len(receiver.recv(1 << 16))
+                except TimeoutError:
+                    return
+                now_ns = monotonic_ns()
+                while (done + 1) * len(message) <= taken:
+                    delays[done] = (now_ns - t0_ns - done * INTERVAL_NS) / MS
+                    done += 1
+
+    thread = threading.Thread(target=receive)
+    thread.start()
+    exact_timers()
+    with real_time(RECEIVE_PRIORITY):
+        for number in range(count):
+            sleep_until(t0_ns + number * INTERVAL_NS)
+            sender.sendall(message)
+    thread.join()
+    return delays
+
+
+def _total_retransmissions(sender: socket.socket) -> int:
+    info = sender.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, 104)
+    return int(struct.unpack_from("I", info, 100)[0])
+
+
+def _both(work: tuple[Case, int, int]) -> tuple[Seen, Seen]:
+    case, seed, seconds = work
+    return of_kernel(case, seed, seconds), of_model(case, seed, seconds)
+
+
+def _facts() -> Iterator[str]:
+    yield f"kernel {platform.release()}, of which sockets are told to use cubic"
+    for name in SYSCTLS:
+        path = Path("/proc/sys/net/ipv4") / name
+        value = path.read_text().split() if path.exists() else ["absent"]
+        yield f"  net.ipv4.{name} = {' '.join(value)}"
+
+
+def _told(case: Case, seen: list[tuple[Seen, Seen]]) -> bool:
+    """Print a case's rows; whether all its figures agree."""
+    pooled = [np.concatenate([s.delays_ms for s in side]) for side in zip(*seen, strict=True)]
+    cells, agrees = [], True
+    for name, (floor_ms, share) in FIGURES.items():
+        kernel, model = (float(np.percentile(side, int(name[1:]))) for side in pooled)
+        near = abs(model - kernel) <= max(floor_ms, share * kernel)
+        agrees &= near
+        cells.append(f"{name} {kernel:8.1f} {model:8.1f}{' ' if near else '!'}")
+    cells.append(f"max {pooled[0].max():8.1f} {pooled[1].max():8.1f}")
+    for name in ("segments", "acks", "retransmissions"):
+        kernel, model = (sum(getattr(s, name) for s in side) for side in zip(*seen, strict=True))
+        cells.append(f"{name} {kernel:6.0f} {model:6.0f}")
+    same = np.mean(np.abs(pooled[0] - pooled[1]) < 5)
+    print(
+        f"{case.name:<38} {' | '.join(cells)} | same {same:5.1%} | {'agrees' if agrees else 'DIFFERS'}",
+        flush=True,
+    )
+    return agrees
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="validate_tcp", description=__doc__)
+    parser.add_argument("--seconds", type=int, default=60, help="of each stream")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=12, help="streams at a time")
+    parser.add_argument("--only", default="", help="networks with this in their name")
+    asked = parser.parse_args()
+    for line in _facts():
+        print(line)
+    print("delays in ms and counts: kernel, then model; 'same': messages within 5 ms of each other")
+    cases = [case for case in CASES if asked.only in case.name]
+    work = [(case, seed, asked.seconds) for case in cases for seed in range(asked.seeds)]
+    differing = 0
+    with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn")) as pool:
+        results = pool.map(_both, work)
+        for case in cases:
+            differing += not _told(case, [next(results) for _ in range(asked.seeds)])
+    print(f"{differing} of {len(cases)} networks differ")
+    return int(differing > 0)
+
+
+if __name__ == "__main__":
+    sys.exit(main())
