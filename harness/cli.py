@@ -139,6 +139,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("report", _report, "Draw report.html from the tables of a finished run.")
     sub.add_argument("dir", type=Path)
 
+    sub = add("digest", _digest, "Hash the tables of runs; say whether they hold the same.")
+    sub.add_argument("dir", type=Path, nargs="+")
+
     sub = add("assets", _assets, "List or fetch corpora and weights.")
     sub.add_argument("action", choices=["list", "fetch"])
     sub.add_argument("name", nargs="*", help="corpora or weights (default: all corpora)")
@@ -256,6 +259,24 @@ def _report(arguments: argparse.Namespace) -> int:
         f"report: {escape(str(path))} ({units.readable_size(path.stat().st_size)})", soft_wrap=True
     )
     return EXIT_OK
+
+
+def _digest(arguments: argparse.Namespace) -> int:
+    from harness.store.digests import digests, disagreements
+
+    found = {directory: digests(directory) for directory in arguments.dir}
+    for directory, tables in found.items():
+        for name, digest in tables.items():
+            text = f"{digest.sha256}  {digest.rows:>9} rows  {directory / name}"
+            out.print(escape(text), soft_wrap=True)
+    if len(found) == 1:
+        return EXIT_OK
+    wrong = disagreements(found)
+    for text in wrong:
+        err.print(escape(text), style="yellow", soft_wrap=True)
+    if not wrong:
+        out.print(f"{len(found)} runs hold the same tables")
+    return EXIT_CELLS if wrong else EXIT_OK
 
 
 def _assets(arguments: argparse.Namespace) -> int:
