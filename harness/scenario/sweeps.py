@@ -27,7 +27,7 @@ from pydantic import (
 from harness import units
 from harness.scenario.document import Loc, WrittenInt, show
 from harness.scenario.mistakes import Written, mistake, not_among, refuse
-from harness.scenario.quantities import POINT_MARK, Name, NotEmpty, Patterns
+from harness.scenario.quantities import AT_LEAST_ONE, POINT_MARK, Name, NotEmpty, Patterns
 
 AXES = {"codec": "codecs", "network": "networks", "receiver": "receivers"}
 """Where the entries of an axis stand in a scenario."""
@@ -74,13 +74,15 @@ class _Quantity(NamedTuple):
     factor: int
     parse: Callable[[object], int]
     write: Callable[[int], str]
+    zero: str
+    """Its unit in the label of 0."""
 
 
 _QUANTITIES = (
-    _Quantity("ms", units.NS_PER_MS, units.parse_duration_ns, units.format_duration),
-    _Quantity("kbit/s", 1_000, units.parse_bitrate_bps, units.format_bitrate),
-    _Quantity("B", 1, units.parse_size_bytes, units.format_size),
-    _Quantity("kHz", 1_000, units.parse_frequency_hz, units.format_frequency),
+    _Quantity("ms", units.NS_PER_MS, units.parse_duration_ns, units.format_duration, "ms"),
+    _Quantity("kbit/s", 1_000, units.parse_bitrate_bps, units.format_bitrate, "kbit"),
+    _Quantity("B", 1, units.parse_size_bytes, units.format_size, "B"),
+    _Quantity("kHz", 1_000, units.parse_frequency_hz, units.format_frequency, "kHz"),
 )
 
 
@@ -109,7 +111,8 @@ def _value(written: object) -> Value:
                 base = kind.parse(text)
             except ValueError:
                 continue
-            return Value(kind.write(base), text, Decimal(base) / kind.factor, kind.unit)
+            label = kind.write(base) if base else f"0{kind.zero}"
+            return Value(label, text, Decimal(base) / kind.factor, kind.unit)
     example = 'a number or a quantity such as "2.5%", "40ms", "24kbit"'
     raise ValueError(f"expected {example}, got {show(written)}")
 
@@ -155,7 +158,12 @@ class Sweep(Written):
         description="the key, such as bitrate or forward.loss.loss",
     )
     values: Annotated[
-        Annotated[tuple[_Written, ...], Field(max_length=MAX_VALUES), NotEmpty, Tag("list")]
+        Annotated[
+            tuple[_Written, ...],
+            Field(max_length=MAX_VALUES, json_schema_extra=AT_LEAST_ONE),
+            NotEmpty,
+            Tag("list"),
+        ]
         | Annotated[Range, Tag("range")],
         Discriminator(lambda value: "range" if isinstance(value, (dict, Range)) else "list"),
     ]

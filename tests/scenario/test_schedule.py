@@ -176,7 +176,7 @@ class TestOverlay:
         ("[{at: 1s, over: 1s, corrupt: 1%}]", "[0].corrupt: expected only delay, jitter, loss"),
         (
             "[{at: 1s, over: 1s, loss: {model: media-time, loss: 1%, burst: 80ms}}]",
-            '[0].loss: expected only delay, jitter, loss, rate (loss as a probability)',
+            "[0].loss: expected only delay, jitter, loss, rate (loss as a probability)",
         ),
         (
             "[{at: 1s, over: 1s, rate: {rate: 1mbit, latency: 1s}}]",

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import gzip
+import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
 import yaml
 from jsonschema import Draft202012Validator
 
+from harness.assets.store import ENV_MIRROR
 from harness.codecs import names
 from harness.errors import ScenarioError
 from harness.scenario import load, loads, presets, schema
@@ -39,12 +43,26 @@ def test_all_scenarios_are_shipped() -> None:
     ]
 
 
+def from_mirror(url: str, sha256: str) -> bytes:
+    """A recording out of the mirror of sample data, which may keep it compressed."""
+    folder = os.environ.get(ENV_MIRROR)
+    if folder is None:
+        pytest.skip(f"needs {url}, or {ENV_MIRROR} set to a folder that has it")
+    name = url.rpartition("/")[2]
+    for path in (*Path(folder).rglob(name), *Path(folder).rglob(f"{name}.gz")):
+        data = path.read_bytes()
+        data = gzip.decompress(data) if path.suffix == ".gz" else data
+        if hashlib.sha256(data).hexdigest() == sha256:
+            return data
+    return pytest.skip(f"{folder} has no {name}")
+
+
 @pytest.mark.parametrize("path", SHIPPED, ids=lambda path: path.stem)
 def test_shipped_scenarios(path: Path, validator: Draft202012Validator) -> None:
     text = path.read_text("utf-8")
     assert text.startswith("# yaml-language-server: $schema=schema.json\n")
-    assert load(path).name == path.stem
     validator.validate(yaml.safe_load(text))
+    assert load(path, from_mirror).name == path.stem
 
 
 def test_the_reference_has_every_key() -> None:
@@ -79,6 +97,8 @@ BASE = {
     "transports": ["udp"],
     "networks": ["clean"],
 }
+SWEEP = {"name": "s", "axis": "network", "entry": "clean", "set": "both.delay"}
+HANDOVER = str(SCENARIOS / "traces" / "handover.csv")
 LINKS = [
     {"delay": "20ms"},
     {"loss": "2%"},
@@ -88,6 +108,13 @@ LINKS = [
     {"loss": {"model": "trace", "lost": [0, 1]}},
     {"delay": "1 ms", "reorder": {"probability": 0.1}},
     {"rate": {"rate": "1mbit", "limit": "10kB"}},
+    {"loss": {"model": "media-time", "loss": "10%", "burst": "80ms", "hits": "instant"}},
+    {"jitter": "5ms", "coherence": "200ms"},
+    {"schedule": [{"at": "5s", "for": "1s", "every": "15s", "loss": "100%"}]},
+    {"schedule": [{"at": "5s", "over": "1s", "delay": "20ms", "loss": 0.1}]},
+    {"schedule": None, "trace": None},
+    {"trace": {"format": "csv", "file": HANDOVER, "end": "loop", "queue": "200ms"}},
+    {"trace": {"format": "csv", "file": HANDOVER, "offset": "1s", "queue": "20kB"}},
 ]
 BAD_LINKS = [
     {"delay": 20},
@@ -101,6 +128,16 @@ BAD_LINKS = [
     {"distribution": "gauss"},
     {"limit_packets": 0},
     {"lost": 1},
+    {"loss": {"model": "media-time", "loss": "10%"}},
+    {"jitter": "5ms", "coherence": 200},
+    {"schedule": [{"for": "1s", "loss": "100%"}]},
+    {"schedule": [{"at": "5s", "schedule": []}]},
+    {"schedule": {"at": "5s", "loss": "1%"}},
+    {"trace": {"file": HANDOVER}},
+    {"trace": {"format": "pcap", "file": HANDOVER}},
+    {"trace": {"format": "csv", "file": HANDOVER, "end": "repeat"}},
+    {"trace": {"format": "csv", "file": HANDOVER, "queue": 20}},
+    {"trace": HANDOVER},
 ]
 
 
@@ -138,6 +175,20 @@ BAD_LINKS = [
         ({"include": [{"codec": 1}]}, False),
         ({"seed": "1"}, False),
         ({"repetitions": 0}, False),
+        ({"metrics": ["pesq-wb", "stoi"], "controls": False, "compute": "zero"}, True),
+        ({"metrics": ["pesq"]}, False),
+        ({"metrics": ["stoi", "stoi"]}, False),
+        ({"controls": "no"}, False),
+        ({"compute": "fast"}, False),
+        ({"baseline": "pcm"}, True),
+        ({"sweeps": [{**SWEEP, "values": ["1ms", "2ms"]}]}, True),
+        ({"sweeps": [{**SWEEP, "values": {"from": "0ms", "to": "9ms", "steps": 4}}]}, True),
+        ({"sweeps": [{**SWEEP, "entry": ["clean"], "values": ["1ms"]}]}, True),
+        ({"sweeps": [{**SWEEP, "values": []}]}, False),
+        ({"sweeps": [{**SWEEP, "values": "1ms"}]}, False),
+        ({"sweeps": [{**SWEEP, "values": {"from": "0ms", "to": "9ms", "steps": 1}}]}, False),
+        ({"sweeps": [{**SWEEP, "values": [None]}]}, False),
+        ({"sweeps": [SWEEP]}, False),
         ({"nmae": "x"}, False),
         ({"name": None}, False),
     ],
