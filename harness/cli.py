@@ -136,6 +136,24 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--out", type=Path, default=Path("profile.yaml"), help="default: profile.yaml")
 
+    sub = add(
+        "probe-loss",
+        _probe_loss,
+        "Lose one packet in speech, codec by codec, and see for how long it is heard.",
+    )
+    sub.add_argument(
+        "file", type=Path, nargs="?", help="scenario: its codecs, corpus, receiver (default: usual)"
+    )
+    sub.add_argument(
+        "--codec", action="append", default=[], metavar="NAME", help="of these only (repeatable)"
+    )
+    sub.add_argument("--utterances", type=_positive, default=12, help="at most (default: 12)")
+    sub.add_argument("--positions", type=_positive, default=4, help="per utterance (default: 4)")
+    where = sub.add_mutually_exclusive_group()
+    where.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
+    where.add_argument("--into", type=Path, metavar="RUN", help="add it to the report of a run")
+    sub.add_argument("--jobs", type=_positive, help="processes (default: cores)")
+
     sub = add("report", _report, "Draw report.html from the tables of a finished run.")
     sub.add_argument("dir", type=Path)
 
@@ -248,6 +266,32 @@ def _profile(arguments: argparse.Namespace) -> int:
         f" with {ENVIRONMENT}={escape(str(arguments.out.resolve()))}",
         soft_wrap=True,
     )
+    return EXIT_OK
+
+
+def _probe_loss(arguments: argparse.Namespace) -> int:
+    from harness.probe_loss import Options, probe_loss
+    from harness.report.propagation import COLUMNS, row_of
+
+    options = Options(
+        scenario=arguments.file,
+        codecs=tuple(arguments.codec),
+        utterances=arguments.utterances,
+        positions=arguments.positions,
+        out=arguments.out,
+        into=arguments.into,
+        jobs=arguments.jobs,
+    )
+    with Screen() as screen:
+        outcome = probe_loss(options, screen)
+    for name, reason in outcome.skipped.items():
+        err.print(escape(f"{name} was not probed: {reason}"), style="yellow", soft_wrap=True)
+    table = Table(*COLUMNS, box=None)
+    for _, row in outcome.summary.iterrows():
+        table.add_row(*(escape(str(value)) for value in row_of(row)))
+    out.print(table)
+    out.print(f"tables: {escape(str(outcome.directory))}", soft_wrap=True)
+    out.print(f"page: {escape(str(outcome.page))}", soft_wrap=True)
     return EXIT_OK
 
 
