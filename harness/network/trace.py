@@ -342,22 +342,26 @@ def _joined_spells(
 
 
 def _rate(recording: Recording, replay: Replay, n: int) -> Rate:
-    """The queue before a recorded rate has a fixed size: its longest wait at the mean rate."""
+    """The queue before a recorded rate has a fixed size: its longest wait at the usual rate."""
     assert recording.rate_bps is not None
     rate_bps = recording.rate_bps[n]
     burst_bytes = max(_MIN_BURST_BYTES, rate_bps // 8 // 250)
     limit_bytes = replay.queue_bytes
     if limit_bytes is None:
         assert replay.queue_ns is not None
-        limit_bytes = int(_mean_bps(recording) * replay.queue_ns / 8 / NS_PER_S) + burst_bytes
+        limit_bytes = int(_usual_bps(recording) * replay.queue_ns / 8 / NS_PER_S) + burst_bytes
     return Rate(rate_bps, burst_bytes, limit_bytes=limit_bytes)
 
 
 @lru_cache(maxsize=64)
-def _mean_bps(recording: Recording) -> float:
+def _usual_bps(recording: Recording) -> float:
+    """The median over the time with any rate: means hang on glitches of what measured it."""
     assert recording.rate_bps is not None
-    lengths = np.diff([*recording.at_ns, recording.duration_ns])
-    return float(np.average(recording.rate_bps, weights=lengths))
+    rates = np.array(recording.rate_bps)
+    lengths = np.diff([*recording.at_ns, recording.duration_ns]) * (rates > 0)
+    order = np.argsort(rates)
+    until = np.cumsum(lengths[order])
+    return float(rates[order][np.searchsorted(until, until[-1] / 2)])
 
 
 def _deliveries(recording: Recording, replay: Replay, duration_ns: int) -> Deliveries:
