@@ -14,12 +14,13 @@ the choices that Linux makes where the standards leave room:
   (RFC 7661 in spirit);
 * TCP_NODELAY: a message leaves at once while the window allows; what waits leaves in full segments,
   and small neighbours of a retransmitted segment travel with it;
-* the receiver acknowledges as soon as the application has read, which it does at once; only one
-  that has just answered (``pingpong``, a WebSocket server) delays its first acknowledgement (40 ms);
-* timers fire at the ticks of the timer wheel (HZ = 250), never early, and later the longer they are.
+* the receiver acknowledges when the application has read, which it does at once; only full segments
+  from the middle of a backlog, and the first of a connection that has just answered (a WebSocket
+  server's), wait for the next segment, at most 40 ms (RFC 1122, 4.2.3.2);
+* timers fire at the ticks of the timer wheel (HZ = 250): never early, later the longer they are.
 
-Left out: HyStart, pacing, ECN, the receiver's window, ACK compression (at most 1 ms), and the time
-that processes need to wake up. ``tests/bench/validate_tcp.py`` holds the model against the kernel.
+Left out: HyStart, pacing, ECN, and the receiver's window with its growth.
+``tests/bench/validate_tcp.py`` holds the model against the kernel.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ HEADER_BYTES = 14 + 20 + 20 + 12
 """Ethernet, IPv4, TCP, time stamps with their padding: the size of a pure acknowledgement too."""
 INITIAL_WINDOW = 10
 HOST_NS = 50_000
-"""From the link's end to a host's TCP, and to its application: interrupts and scheduling. Without it
-what really comes one after the other would happen at the same instant."""
+"""From the link's end to a host's TCP, and from there to the application that reads: interrupts and
+scheduling. Without it, what really comes one after the other would be at the same instant."""
 TICK_NS = 4 * NS_PER_MS
 """One jiffy at HZ = 250."""
 RTO_MIN_NS = 200 * NS_PER_MS
 RTO_MAX_NS = 120 * NS_PER_S
 DELAYED_ACK_NS = 40 * NS_PER_MS
+_COMPRESS_NS = NS_PER_MS
+_QUICK_ACKS = 16
+_NEVER_NS = 1 << 62
 _TIMEOUT_MIN_NS = 2 * NS_PER_MS
 _REORDERING = 3
 _MAX_REORDERING = 300
@@ -60,7 +64,7 @@ _CUBIC_SCALE = 410
 _CUBIC_BETA = 717
 """0.7 in 1/1024."""
 _CUBIC_RENO = 15
-"""Eighths of a window that are acknowledged while the window of Reno, with that beta, grows by 1."""
+"""Eighths of a window to be acknowledged for Reno's window, with that beta, to grow by 1."""
 _CUBIC_PAUSE_TICKS = 7
 
 Framing = Literal["tcp", "websocket"]
@@ -82,6 +86,7 @@ class _Data(NamedTuple):
     seq: int
     end: int
     sent_ms: int
+    push: bool
 
 
 class _Ack(NamedTuple):
@@ -112,13 +117,32 @@ def _ticks(duration_ns: int) -> int:
     return -(-duration_ns // TICK_NS)
 
 
-class _Receiver:
-    """Reassembly and acknowledgements; ``reply`` sends one."""
+def _stamp(now_ns: int) -> int:
+    """A time stamp in the option's unit, 1 ms; 0 is none."""
+    return now_ns // NS_PER_MS + 1
 
-    def __init__(self, reply: Callable[[_Ack, int], None], wheel: _Wheel, pingpong: bool) -> None:
+
+class _Receiver:
+    """Reassembly and acknowledgements.
+
+    ``reply`` sends one, ``deliver`` is told up to where the application has read. An application
+    that reads sends the acknowledgement of what a push, or a small segment, brought; of anything
+    else Linux acknowledges every second full segment at once, or one after 40 ms.
+    """
+
+    def __init__(
+        self,
+        reply: Callable[[_Ack, int], None],
+        deliver: Callable[[int, int], None],
+        wheel: _Wheel,
+        rtt_ns: int,
+        pingpong: bool,
+    ) -> None:
         self._reply = reply
+        self._deliver = deliver
         self._wheel = wheel
-        self.next = 1
+        self._pingpong = pingpong
+        self._next = 1
         """All before it has been received."""
         self._islands: list[tuple[int, int]] = []
         """What came beyond a gap: ascending, disjoint."""
@@ -126,45 +150,84 @@ class _Receiver:
         """The islands again, the one that grew last first (RFC 2018, section 4)."""
         self._echo_ms = 0
         self._acked = 1
-        self._pingpong = pingpong
-        self.timer_ns: int | None = None
+        self._read = 1
+        self._owed = False
+        self._pushed = self._pushed_again = False
+        self._quick = 0
+        self._full_bytes = 536
+        self._last_bytes = 0
+        self._interval_ticks = 0
+        self._last_tick = 0
+        self._longest_wait_ticks = max(_ticks(rtt_ns), _ticks(DELAYED_ACK_NS))
+        self._rto_ticks = _ticks(rtt_ns + RTO_MIN_NS)
+        self._compress_ns = min(_COMPRESS_NS, rtt_ns // 20)
+        self._duplicates = 0
+        self._duplicates_at = 0
+        self._read_ns = self._delayed_ns = self._compressed_ns = _NEVER_NS
+        self.timer_ns = _NEVER_NS
 
     def take(self, data: _Data, now_ns: int) -> None:
         seq, end = data.seq, data.end
         if seq <= self._acked:
             self._echo_ms = max(self._echo_ms, data.sent_ms)
-        if seq == self.next and not self._islands:
-            self.next = end
-            if self._pingpong:
-                self._delay(now_ns)
-            else:
-                self._acknowledge(now_ns)
-            return
-        self._pingpong = False
         duplicate = None
-        if end <= self.next:
+        at_once = False
+        if end <= self._next:
             duplicate = (seq, end)
-        elif seq <= self.next:
+            self._be_quick()
+        elif seq <= self._next:
             duplicate = self._fill(seq, end)
+            at_once = not self._islands and self._next != end
+            self._note(end - seq, data.push, now_ns)
+            self._read_ns = min(self._read_ns, now_ns + HOST_NS)
         else:
             duplicate = self._insert(seq, end)
-        self._acknowledge(now_ns, duplicate)
+        self._owed = True
+        if duplicate is not None or at_once or self._is_due():
+            self._acknowledge(now_ns, duplicate)
+        elif self._islands:
+            self._acknowledge_gap(now_ns)
+        else:
+            self._delay(now_ns)
+        self._set_timer()
 
     def fire(self, now_ns: int) -> None:
-        self._pingpong = False
-        self._acknowledge(now_ns)
+        """What is due by now."""
+        if self._read_ns <= now_ns:
+            self._read_ns = _NEVER_NS
+            self._deliver(self._next, now_ns)
+            self._read = self._next
+            if self._owed and (
+                self._next - self._acked > self._full_bytes
+                or self._pushed_again
+                or (self._pushed and not self._pingpong)
+            ):
+                self._acknowledge(now_ns)
+        if self._compressed_ns <= now_ns:
+            self._acknowledge(now_ns)
+        if self._delayed_ns <= now_ns:
+            if self._pingpong:
+                self._pingpong = False
+                self._interval_ticks = _ticks(DELAYED_ACK_NS)
+            else:
+                self._interval_ticks = min(2 * self._interval_ticks, self._rto_ticks)
+            self._acknowledge(now_ns)
+        self._set_timer()
+
+    def _set_timer(self) -> None:
+        self.timer_ns = min(self._read_ns, self._delayed_ns, self._compressed_ns)
 
     def _fill(self, seq: int, end: int) -> tuple[int, int] | None:
         """The gap closes, or moves; what of the segment had come before."""
-        duplicate = (seq, self.next) if seq < self.next else None
-        self.next = end
-        while self._islands and self._islands[0][0] <= self.next:
+        duplicate = (seq, self._next) if seq < self._next else None
+        self._next = end
+        while self._islands and self._islands[0][0] <= self._next:
             start, stop = self._islands.pop(0)
             self._recent.remove((start, stop))
             if start < end:
                 low = start if duplicate is None else duplicate[0]
                 duplicate = (low, min(stop, end))
-            self.next = max(self.next, stop)
+            self._next = max(self._next, stop)
         return duplicate
 
     def _insert(self, seq: int, end: int) -> tuple[int, int] | None:
@@ -185,18 +248,70 @@ class _Receiver:
         self._recent.insert(0, (start, stop))
         return duplicate
 
+    def _note(self, size_bytes: int, push: bool, now_ns: int) -> None:
+        """Learn the peer's segment size and pace from a segment that is in order."""
+        last_bytes, self._last_bytes = self._last_bytes, 0
+        if size_bytes >= self._full_bytes:
+            self._full_bytes = min(size_bytes, MSS)
+            self._pushed |= push
+        else:
+            if size_bytes >= 524 or (size_bytes >= 76 and not push):
+                self._last_bytes = size_bytes
+            if self._last_bytes and size_bytes == last_bytes:
+                self._full_bytes = size_bytes
+            else:
+                self._pushed_again |= self._pushed
+                self._pushed = True
+        tick = now_ns // TICK_NS
+        since, self._last_tick = tick - self._last_tick, tick
+        least = _ticks(DELAYED_ACK_NS)
+        if not self._interval_ticks:
+            self._quick = max(self._quick, _QUICK_ACKS)
+            self._interval_ticks = least
+        elif since <= least // 2:
+            self._interval_ticks = self._interval_ticks // 2 + least // 2
+        elif since < self._interval_ticks:
+            self._interval_ticks = min(self._interval_ticks // 2 + since, self._rto_ticks)
+        elif since > self._rto_ticks:
+            self._quick = max(self._quick, _QUICK_ACKS)
+
+    def _be_quick(self) -> None:
+        self._quick = max(self._quick, _QUICK_ACKS)
+        self._pingpong = False
+        self._interval_ticks = _ticks(DELAYED_ACK_NS)
+
+    def _is_due(self) -> bool:
+        if self._next - self._acked > self._full_bytes:
+            return True
+        return self._quick > 0 and not self._pingpong
+
+    def _acknowledge_gap(self, now_ns: int) -> None:
+        """Three at once, then one in a while."""
+        if self._duplicates_at != self._next:
+            self._duplicates_at, self._duplicates = self._next, 0
+        if self._duplicates < 3:
+            self._duplicates += 1
+            self._acknowledge(now_ns)
+        else:
+            self._compressed_ns = min(self._compressed_ns, now_ns + self._compress_ns)
+
     def _delay(self, now_ns: int) -> None:
-        if self.timer_ns is None:
-            self.timer_ns = self._wheel.expiry_ns(now_ns, _ticks(DELAYED_ACK_NS))
+        wait = min(self._interval_ticks, self._longest_wait_ticks)
+        if self._delayed_ns <= now_ns + wait // 4 * TICK_NS:
+            self._acknowledge(now_ns)
+            return
+        self._delayed_ns = min(self._delayed_ns, self._wheel.expiry_ns(now_ns, wait))
 
     def _acknowledge(self, now_ns: int, duplicate: tuple[int, int] | None = None) -> None:
-        self.timer_ns = None
-        self._acked = self.next
+        self._delayed_ns = self._compressed_ns = _NEVER_NS
+        self._owed = self._pushed = self._pushed_again = False
+        self._quick = max(self._quick - 1, 0)
+        self._acked = self._next
         blocks: tuple[tuple[int, int], ...] = ()
         if self._recent or duplicate is not None:
             first = [] if duplicate is None else [duplicate]
             blocks = tuple((first + self._recent)[:_SACK_BLOCKS])
-        self._reply(_Ack(self.next, self._echo_ms, blocks), now_ns)
+        self._reply(_Ack(self._next, self._echo_ms, blocks), now_ns)
 
 
 class _Cubic:
@@ -279,6 +394,7 @@ class _Segment:
         "delivered",
         "end",
         "lost",
+        "push",
         "retransmitted",
         "sacked",
         "sent_ns",
@@ -286,9 +402,10 @@ class _Segment:
         "under_way",
     )
 
-    def __init__(self, seq: int, end: int, sent_ns: int, delivered: int) -> None:
+    def __init__(self, seq: int, end: int, push: bool, sent_ns: int, delivered: int) -> None:
         self.seq = seq
         self.end = end
+        self.push = push
         self.sent_ns = sent_ns
         self.delivered = delivered
         """Segments delivered on this connection when it was sent."""
@@ -316,8 +433,8 @@ _MAYBE_DELAYED = 512
 
 
 class _Sender:
-    """Linux's ``tcp_input.c``, ``tcp_output.c``, ``tcp_timer.c`` and ``tcp_recovery.c``, as far as a
-    one-way stream meets them. Sequence numbers begin at 1, never wrap; 0 is none."""
+    """What is in flight, what is lost, what may leave. Sequence numbers begin at 1 and never wrap;
+    0 is none."""
 
     def __init__(
         self, transmit: Callable[[_Data, int], None], wheel: _Wheel, rtt_ns: int, now_ns: int
@@ -333,6 +450,7 @@ class _Sender:
         self._lost_total = 0
         self.retransmissions = self.probes = self.timeouts = 0
         self._dsacks = 0
+        self._sample = 0
         self._highest_sacked = 0
 
         self._window = INITIAL_WINDOW
@@ -376,7 +494,7 @@ class _Sender:
         self._set_rto()
 
         self._pending = _NONE
-        self.timer_ns: int | None = None
+        self.timer_ns = _NEVER_NS
 
     # What the application and the clock do.
 
@@ -389,7 +507,7 @@ class _Sender:
     def fire(self, now_ns: int) -> None:
         """The timer has expired."""
         pending = self._pending
-        self.timer_ns = None
+        self.timer_ns = _NEVER_NS
         if pending == _REORDER:
             self._reorder_timeout(now_ns)
         elif pending == _PROBE:
@@ -413,8 +531,9 @@ class _Sender:
             if not flying:
                 self._cubic.paused(now_ns - self._last_sent_ns, now_ns)
             end = min(self._nxt + MSS, self.written)
-            self._queue.append(_Segment(self._nxt, end, now_ns, self._delivered))
-            self._transmit(_Data(self._nxt, end, now_ns // NS_PER_MS), now_ns)
+            push = end == self.written
+            self._queue.append(_Segment(self._nxt, end, push, now_ns, self._delivered))
+            self._transmit(_Data(self._nxt, end, _stamp(now_ns), push), now_ns)
             self._last_sent_ns = now_ns
             self._nxt = end
             self._packets_out += 1
@@ -442,6 +561,7 @@ class _Sender:
             if following.sacked or following.end - segment.seq > MSS:
                 break
             segment.end = following.end
+            segment.push |= following.push
             segment.retransmitted |= following.retransmitted
             self._packets_out -= 1
             self._retrans_out -= following.under_way
@@ -451,7 +571,7 @@ class _Sender:
         segment.delivered = self._delivered
         segment.retransmitted = True
         self.retransmissions += 1
-        self._transmit(_Data(segment.seq, segment.end, now_ns // NS_PER_MS), now_ns)
+        self._transmit(_Data(segment.seq, segment.end, _stamp(now_ns), segment.push), now_ns)
         self._last_sent_ns = now_ns
 
     def _retransmit_counted(self, segment: _Segment, now_ns: int) -> None:
@@ -459,7 +579,7 @@ class _Sender:
         segment.under_way = True
         self._retrans_out += 1
         if not self._retrans_stamp_ms:
-            self._retrans_stamp_ms = max(now_ns // NS_PER_MS, 1)
+            self._retrans_stamp_ms = _stamp(now_ns)
         self._undo_retrans = max(self._undo_retrans, 0) + 1
 
     def _retransmit_lost(self, now_ns: int) -> None:
@@ -585,7 +705,7 @@ class _Sender:
     def _rearm_rto(self, now_ns: int) -> None:
         if not self._packets_out:
             self._pending = _NONE
-            self.timer_ns = None
+            self.timer_ns = _NEVER_NS
             return
         ticks = self._rto_ticks
         if self._pending in (_REORDER, _PROBE):
@@ -739,7 +859,7 @@ class _Sender:
             duplicate = bool(seen & _DSACK)
         if not self._packets_out:
             return flags, -1, -1
-        for number, (start, end) in enumerate(sorted(blocks)):
+        for start, end in sorted(blocks):
             if end > self._nxt or start <= self._una or end <= prior_una:
                 continue
             again = duplicate and (start, end) == blocks[0]
@@ -827,8 +947,6 @@ class _Sender:
         if segment.delivered > self._sample:
             self._sample = segment.delivered
 
-    _sample = 0
-
     def _clean(
         self,
         flags: int,
@@ -863,7 +981,7 @@ class _Sender:
                 self._sacked_out -= 1
             else:
                 self._delivered += 1
-                spurious = segment.retransmitted and ack.echo_ms < segment.sent_ns // NS_PER_MS
+                spurious = segment.retransmitted and ack.echo_ms < _stamp(segment.sent_ns)
                 if not spurious:
                     self._advance_rack(segment, now_ns)
             self._lost_out -= segment.lost
@@ -887,7 +1005,7 @@ class _Sender:
         if rtt_ns < 0:
             rtt_ns = sacked_rtt_ns
         if rtt_ns < 0 and flags & _DATA_ACKED:
-            rtt_ns = path_rtt_ns = max(now_ns // NS_PER_MS - ack.echo_ms, 1) * NS_PER_MS
+            rtt_ns = path_rtt_ns = max(_stamp(now_ns) - ack.echo_ms, 1) * NS_PER_MS
         if rtt_ns >= 0:
             self._measure(rtt_ns, path_rtt_ns, bool(flags & _MAYBE_DELAYED))
         if flags & _DATA_ACKED:
@@ -1195,7 +1313,11 @@ class TcpStream(Generic[P]):
         self._framing: Framing = framing
         phases = random.Random(f"{seed}/ticks")
         self._receiver = _Receiver(
-            self._acknowledge, _Wheel(phases.randrange(TICK_NS << 12)), framing == "websocket"
+            self._acknowledge,
+            self._read,
+            _Wheel(phases.randrange(TICK_NS << 12)),
+            rtt_ns,
+            framing == "websocket",
         )
         self._sender = _Sender(
             self._transmit, _Wheel(phases.randrange(TICK_NS << 12)), max(rtt_ns, 1), start_ns
@@ -1214,15 +1336,12 @@ class TcpStream(Generic[P]):
 
     def next_ns(self) -> int | None:
         """When ``advance`` will have something to do next; None while nothing is under way."""
-        earliest = None
+        earliest = min(self._sender.timer_ns, self._receiver.timer_ns)
         for link in self._links:
             ends_ns = link.next_ns()
-            if ends_ns is not None and (earliest is None or ends_ns + HOST_NS < earliest):
+            if ends_ns is not None and ends_ns + HOST_NS < earliest:
                 earliest = ends_ns + HOST_NS
-        for end in (self._sender, self._receiver):
-            if end.timer_ns is not None and (earliest is None or end.timer_ns < earliest):
-                earliest = end.timer_ns
-        return earliest
+        return None if earliest == _NEVER_NS else earliest
 
     def advance(self, now_ns: int) -> None:
         """Everything that happens until now, in order."""
@@ -1249,12 +1368,11 @@ class TcpStream(Generic[P]):
         for data in forward.collect(now_ns - HOST_NS):
             if self._arrives(0, data):
                 self._receiver.take(data.packet, now_ns)
-                self._read(now_ns)
         for ack in reverse.collect(now_ns - HOST_NS):
             if self._arrives(1, ack):
                 self._sender.take(ack.packet, now_ns)
         for end in (self._receiver, self._sender):
-            if end.timer_ns is not None and end.timer_ns <= now_ns:
+            if end.timer_ns <= now_ns:
                 end.fire(now_ns)
 
     def _arrives(self, direction: int, ended: Ended[_Data] | Ended[_Ack]) -> bool:
@@ -1266,8 +1384,7 @@ class TcpStream(Generic[P]):
             return True
         return out_ns >= 0 and (flip_bit is None or flip_bit in _SOURCE_MAC_BITS)
 
-    def _read(self, now_ns: int) -> None:
-        complete = self._receiver.next
+    def _read(self, complete: int, now_ns: int) -> None:
         while self._waiting and self._waiting[0][0] <= complete:
             self._readable.append((self._waiting.popleft()[1], now_ns))
 
