@@ -8,6 +8,7 @@ whose clock is the link's own and is used for differences only. -1 in a time col
 from __future__ import annotations
 
 import io
+from collections.abc import Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from typing import Any
@@ -139,8 +140,8 @@ def empty(schema: Schema) -> Columns:
     return {name: np.empty(0, dtype) for name, dtype in schema.items()}
 
 
-def from_rows(schema: Schema, rows: list[tuple[int, ...]]) -> Columns:
-    """Columns from row tuples in the schema's order."""
+def from_rows(schema: Schema, rows: Sequence[Sequence[int]]) -> Columns:
+    """Columns from rows whose fields are in the schema's order."""
     if not rows:
         return empty(schema)
     table = list(zip(*rows, strict=True))

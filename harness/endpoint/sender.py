@@ -114,16 +114,9 @@ class SenderCore:
         ):
             data = packet.pack()
             sent_ns = self._clock()
-            taken = self._send(data)
+            taken_ns = sent_ns if self._send(data) else -1
             self._packet_rows.append(
-                (
-                    packet.seq,
-                    frame,
-                    packet.fragment,
-                    packet.fragments,
-                    len(data),
-                    sent_ns if taken else -1,
-                )
+                (packet.seq, frame, packet.fragment, packet.fragments, len(data), taken_ns)
             )
             self._seq += 1
         self._frame_rows.append((frame, ready_ns, start_ns, end_ns, sent_ns, len(payload)))

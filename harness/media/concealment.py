@@ -8,6 +8,7 @@ them the first good frame is faded in. Audio is mono int16, shape (samples,).
 
 from __future__ import annotations
 
+from collections import deque
 from typing import Literal
 
 import numpy as np
@@ -29,7 +30,8 @@ class Concealment:
         self._rate_hz = rate_hz
         self._frame_samples = frame_samples
         self._kept = max(2 * round(LONGEST_PERIOD_S * rate_hz), frame_samples)
-        self._heard = np.zeros(self._kept, np.int16)
+        self._heard = deque([np.zeros(self._kept, np.int16)])
+        self._heard_samples = self._kept
         self._cycle = np.zeros(0, np.int16)
         self._made_up = 0  # samples since the last good one
 
@@ -51,18 +53,22 @@ class Concealment:
             faded = cross_fade(self._continued(overlap), audio[:overlap])
             audio = np.concatenate((faded, audio[overlap:]))
             self._made_up = 0
-        self._heard = np.concatenate((self._heard, audio))[-self._kept :]
+        self._heard.append(audio)
+        self._heard_samples += len(audio)
+        while self._heard_samples - len(self._heard[0]) >= self._kept:
+            self._heard_samples -= len(self._heard.popleft())
         return audio
 
     def _loop(self) -> Pcm:
         """What to repeat: the last frame, or the last period closed to a seamless loop."""
+        heard = np.concatenate(self._heard)[-self._kept :]
         if self._method == "repeat":
-            return self._heard[-self._frame_samples :]
-        lowest, highest = period_range(self._rate_hz, len(self._heard) // 2)
-        period, _ = pitch_period(self._heard, lowest, highest)
+            return heard[-self._frame_samples :]
+        lowest, highest = period_range(self._rate_hz, self._kept // 2)
+        period, _ = pitch_period(heard, lowest, highest)
         # The loop's end fades into what came just before its start: Appendix I's quarter period.
         overlap = period // 4
-        body, before = self._heard[-period:], self._heard[-period - overlap : -period]
+        body, before = heard[-period:], heard[-period - overlap : -period]
         return np.concatenate((body[:-overlap], cross_fade(body[-overlap:], before)))
 
     def _continued(self, samples: int) -> Pcm:

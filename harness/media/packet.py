@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import struct
 import zlib
-from dataclasses import dataclass
+from typing import NamedTuple
 
 from harness.errors import Unsupported
 
@@ -26,7 +26,8 @@ _MAGIC = 0xA1  # 0xA0 and the version
 _END = 0x01
 _HEAD = struct.Struct(">BBBBIII")
 _CRC = struct.Struct(">I")
-HEADER_BYTES = _HEAD.size + _CRC.size
+_WHOLE = struct.Struct(">BBBBIIII")
+HEADER_BYTES = _WHOLE.size
 MAX_FRAGMENTS = 255
 
 
@@ -34,8 +35,7 @@ class ForeignPacket(ValueError):
     """Bytes that no sender of ours made."""
 
 
-@dataclass(frozen=True, slots=True)
-class Packet:
+class Packet(NamedTuple):
     """One packet; ``end`` is set on all packets of the stream's last frame."""
 
     stream_id: int
@@ -48,16 +48,9 @@ class Packet:
 
     def pack(self) -> bytes:
         """Header and payload."""
-        head = _HEAD.pack(
-            _MAGIC,
-            _END if self.end else 0,
-            self.fragment,
-            self.fragments,
-            self.stream_id,
-            self.seq,
-            self.frame,
-        )
-        return head + _CRC.pack(zlib.crc32(self.payload, zlib.crc32(head))) + self.payload
+        stream_id, seq, frame, fragment, fragments, end, payload = self
+        head = _HEAD.pack(_MAGIC, end, fragment, fragments, stream_id, seq, frame)
+        return head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
 
 
 def parse(data: bytes) -> Packet:
@@ -69,11 +62,10 @@ def parse(data: bytes) -> Packet:
         raise ForeignPacket("not a packet of this protocol")
     if len(data) <= HEADER_BYTES:
         raise ValueError(f"packet of {len(data)} bytes is too short")
+    _, flags, fragment, fragments, stream_id, seq, frame, crc = _WHOLE.unpack_from(data)
     payload = data[HEADER_BYTES:]
-    (crc,) = _CRC.unpack_from(data, _HEAD.size)
     if zlib.crc32(payload, zlib.crc32(data[: _HEAD.size])) != crc:
         raise ValueError("wrong CRC")
-    _, flags, fragment, fragments, stream_id, seq, frame = _HEAD.unpack_from(data)
     if fragment >= fragments:
         raise ValueError(f"fragment {fragment} of {fragments}")
     return Packet(stream_id, seq, frame, fragment, fragments, bool(flags & _END), payload)

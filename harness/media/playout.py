@@ -45,6 +45,11 @@ from harness.records import (
 )
 from harness.units import NS_PER_MS, samples_to_ns
 
+# Looking a member up in its enum takes longer than all else that is done with a verdict.
+_USED, _DUPLICATE, _LATE = Verdict.USED, Verdict.DUPLICATE, Verdict.LATE
+_UNDECODABLE, _INCOMPLETE, _FOREIGN = Verdict.UNDECODABLE, Verdict.INCOMPLETE, Verdict.FOREIGN
+_DECODED = Kind.DECODED
+_INT16 = np.dtype(np.int16)
 _ALIKE = 0.8
 _ALIKE_IN_HASTE = 0.4
 _HASTE_NS = 100 * NS_PER_MS
@@ -88,7 +93,6 @@ class ReceiverCore:
         self._played: list[Pcm] = []
         self._played_samples = 0
         self._kept = 2 * round(LONGEST_PERIOD_S * facts.sample_rate_hz)
-        self._last_played = np.zeros(self._kept, np.int16)
         self._underruns = 0
         self._decode_ns = 0
 
@@ -96,40 +100,39 @@ class ReceiverCore:
 
     def on_packet(self, data: bytes, recv_ns: int) -> None:
         """Judge one packet and keep what is of use. Copies and late ones are recorded."""
-        index = len(self._packets)
-        self._packets.append([0, -1, 0, recv_ns, Verdict.UNDECODABLE])
         try:
             packet = parse(data)
         except ForeignPacket:
-            self._packets[index][4] = Verdict.FOREIGN
+            self._packets.append([0, -1, 0, recv_ns, _FOREIGN])
             return
         except ValueError:
+            self._packets.append([0, -1, 0, recv_ns, _UNDECODABLE])
             return
+        frame = packet.frame
         if packet.stream_id != self._stream_id:
-            self._packets[index][4] = Verdict.FOREIGN
-            return
-        last = packet.frame == self._total - 1
-        if packet.frame >= self._total or packet.end != last:
-            return
-        self._packets[index] = [packet.seq, packet.frame, packet.fragment, recv_ns, 0]
-        self._packets[index][4] = self._keep(packet, index, recv_ns)
+            self._packets.append([0, -1, 0, recv_ns, _FOREIGN])
+        elif frame >= self._total or packet.end != (frame == self._total - 1):
+            self._packets.append([0, -1, 0, recv_ns, _UNDECODABLE])
+        else:
+            verdict = self._keep(packet, len(self._packets), recv_ns)
+            self._packets.append([packet.seq, frame, packet.fragment, recv_ns, verdict])
 
     def _keep(self, packet: Packet, index: int, recv_ns: int) -> Verdict:
-        late = packet.frame < self._next
-        if late:
-            verdict = Verdict.DUPLICATE if self._buffer.note_late(packet) else Verdict.LATE
+        frame = packet.frame
+        if frame < self._next:
+            verdict = _DUPLICATE if self._buffer.note_late(packet) else _LATE
         else:
             try:
                 added = self._buffer.add(packet, index, recv_ns)
             except ValueError:
-                return Verdict.UNDECODABLE
+                return _UNDECODABLE
             # Whether it is of use is known at the pull.
-            verdict = Verdict.DUPLICATE if added == "duplicate" else Verdict.INCOMPLETE
+            verdict = _DUPLICATE if added == "duplicate" else _INCOMPLETE
             if added == "complete" and self._first_pull_ns is None:
                 start = recv_ns + self._settings.start_ns
-                self._first_pull_ns = start - self._media_ns(packet.frame)
-        if verdict != Verdict.DUPLICATE:
-            self._delays.add(recv_ns - self._media_ns(packet.frame))
+                self._first_pull_ns = start - self._media_ns(frame)
+        if self._adaptive and verdict is not _DUPLICATE:
+            self._delays.add(recv_ns - self._media_ns(frame))
         return verdict
 
     # -- playing ---------------------------------------------------------------------------------
@@ -154,9 +157,9 @@ class ReceiverCore:
         """
         pull_ns = self.next_pull_ns()
         assert pull_ns is not None
-        if self._buffer.ready(pull_ns):
+        if ready := self._buffer.ready(pull_ns):
             self._explain_waits(pull_ns)
-            self._skip_excess(pull_ns)
+            self._skip_excess(pull_ns, max(ready))
         elif self._adaptive and self._waited(pull_ns):
             return
         if not self.finished:
@@ -186,11 +189,11 @@ class ReceiverCore:
         k = self._next
         complete_ns = -1
         audio: Pcm | None = None
-        kind = Kind.DECODED
+        kind = _DECODED
         if (held := self._buffer.peek(k, pull_ns)) is not None:
             complete_ns = held.complete_ns
             audio = self._decode(held.payload)
-            verdict = Verdict.UNDECODABLE if audio is None else Verdict.USED
+            verdict = _UNDECODABLE if audio is None else _USED
             for index, _ in held.arrivals:
                 self._packets[index][4] = verdict
             self._buffer.take(k)
@@ -200,7 +203,7 @@ class ReceiverCore:
             audio, kind, fec_ns = self._make_up(k, pull_ns)
             complete_ns = max(complete_ns, fec_ns)
         heard = audio
-        if self._adaptive and kind == Kind.DECODED:
+        if self._adaptive and kind is _DECODED:
             heard = self._stretch(audio, pull_ns)
             if len(heard) != len(audio):
                 kind = Kind.STRETCHED
@@ -234,7 +237,7 @@ class ReceiverCore:
 
     def _checked(self, audio: Pcm) -> Pcm:
         expected = (self._facts.frame_samples,)
-        if getattr(audio, "shape", None) != expected or audio.dtype != np.int16:
+        if getattr(audio, "shape", None) != expected or audio.dtype != _INT16:
             raise CellFailed(
                 f"the decoder returned {getattr(audio, 'dtype', type(audio).__name__)} of shape"
                 f" {getattr(audio, 'shape', '?')}, not int16 of shape {expected}"
@@ -249,7 +252,7 @@ class ReceiverCore:
         in_time = 0 <= held.complete_ns <= pull_ns
         for index, recv_ns in held.arrivals:
             late = in_time or recv_ns > pull_ns
-            self._packets[index][4] = Verdict.LATE if late else Verdict.INCOMPLETE
+            self._packets[index][4] = _LATE if late else _INCOMPLETE
 
     def _record(
         self,
@@ -266,25 +269,15 @@ class ReceiverCore:
         device_ns = pull_ns + self._settings.device_ns
         self._underruns += complete_ns >= 0 and end_ns > device_ns
         self._decode_ns += end_ns - start_ns
+        play_ns = max(device_ns, end_ns)
+        at, length = self._played_samples, len(heard)
         self._rows.append(
-            [
-                frame,
-                kind,
-                complete_ns,
-                pull_ns,
-                start_ns,
-                end_ns,
-                max(device_ns, end_ns),
-                self._played_samples,
-                len(heard),
-                depth,
-            ]
+            [frame, kind, complete_ns, pull_ns, start_ns, end_ns, play_ns, at, length, depth]
         )
         if frame >= 0:
             self._place(frame, audio)
         self._played.append(heard)
-        self._played_samples += len(heard)
-        self._last_played = np.concatenate((self._last_played, heard))[-self._kept :]
+        self._played_samples += length
 
     def _place(self, frame: int, audio: Pcm) -> None:
         size = self._facts.frame_samples
@@ -299,13 +292,12 @@ class ReceiverCore:
         """Time from the arrival of the fastest packets to their being played."""
         return pull_ns - self._media_ns(self._next) - self._delays.fastest_ns
 
-    def _skip_excess(self, pull_ns: int) -> None:
+    def _skip_excess(self, pull_ns: int, newest: int) -> None:
         """Give up the oldest frames while more than ``max_ns`` of media waits behind them.
 
         Happens where the first frame was held up much longer than those after it: without this
         the listener would stay behind for ever. RFC 3611 counts such packets as discarded.
         """
-        newest = max(self._buffer.ready(pull_ns))
         while (newest - self._next) * self._facts.frame_ns > self._settings.max_ns:
             start_ns = self._clock()
             self._decoder.conceal()
@@ -323,10 +315,21 @@ class ReceiverCore:
         too_shallow_ns = -too_deep_ns - BAND_NS
         alike = _ALIKE_IN_HASTE if max(too_deep_ns, too_shallow_ns) > _HASTE_NS else _ALIKE
         if too_deep_ns > 0:
-            return accelerate(self._last_played, audio, self._facts.sample_rate_hz, alike)
+            return accelerate(self._last_played(), audio, self._facts.sample_rate_hz, alike)
         if too_shallow_ns > 0:
-            return expand(self._last_played, audio, self._facts.sample_rate_hz, alike)
+            return expand(self._last_played(), audio, self._facts.sample_rate_hz, alike)
         return audio
+
+    def _last_played(self) -> Pcm:
+        """As much of what was heard last as any pitch period needs, silence before the first."""
+        tail, missing = [], self._kept
+        for audio in reversed(self._played):
+            if missing <= 0:
+                break
+            tail.append(audio)
+            missing -= len(audio)
+        tail.append(np.zeros(max(missing, 0), np.int16))
+        return np.concatenate(tail[::-1])[-self._kept :]
 
     def _waited(self, pull_ns: int) -> bool:
         """Insert a frame of time where that keeps the depth within its bound.
@@ -368,11 +371,11 @@ class ReceiverCore:
 
     def packets(self) -> Columns:
         """RECEIVED_PACKETS, in order of arrival; final once :attr:`finished`."""
-        return from_rows(RECEIVED_PACKETS, [tuple(row) for row in self._packets])
+        return from_rows(RECEIVED_PACKETS, self._packets)
 
     def frames(self) -> Columns:
         """PLAYED_FRAMES, in order of playing."""
-        return from_rows(PLAYED_FRAMES, [tuple(row) for row in self._rows])
+        return from_rows(PLAYED_FRAMES, self._rows)
 
     def media(self) -> Pcm:
         """The track on the sender's media timeline, shape (K * F,)."""

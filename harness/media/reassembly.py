@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Literal
 
 from harness.media.packet import Packet
@@ -15,12 +15,14 @@ class Assembly:
     """A frame on its way: ``arrivals`` holds (packet index of the caller, ``recv_ns``)."""
 
     fragments: int
-    parts: dict[int, bytes] = field(default_factory=dict)
-    arrivals: list[tuple[int, int]] = field(default_factory=list)
+    parts: dict[int, bytes]
+    arrivals: list[tuple[int, int]]
     complete_ns: int = -1
 
     @property
     def payload(self) -> bytes:
+        if self.fragments == 1:
+            return self.parts[0]
         return b"".join(self.parts[i] for i in range(self.fragments))
 
 
@@ -34,26 +36,28 @@ class Reassembler:
     def __init__(self) -> None:
         self._frames: dict[int, Assembly] = {}
         self._seen: set[tuple[int, int]] = set()
-        self._complete: set[int] = set()
+        self._complete: dict[int, int] = {}
 
     def add(self, packet: Packet, index: int, recv_ns: int) -> Added:
         """Take one packet. Raises ValueError where it contradicts an earlier one of its frame."""
-        if (packet.frame, packet.fragment) in self._seen:
+        number, fragment, fragments = packet.frame, packet.fragment, packet.fragments
+        key = (number, fragment)
+        if key in self._seen:
             return "duplicate"
-        frame = self._frames.get(packet.frame)
-        if frame is not None and frame.fragments != packet.fragments:
-            raise ValueError(
-                f"frame {packet.frame} has {frame.fragments} fragments, not {packet.fragments}"
-            )
+        frame = self._frames.get(number)
         if frame is None:
-            frame = self._frames[packet.frame] = Assembly(packet.fragments)
-        self._seen.add((packet.frame, packet.fragment))
-        frame.parts[packet.fragment] = packet.payload
-        frame.arrivals.append((index, recv_ns))
-        if len(frame.parts) < frame.fragments:
+            arrivals = [(index, recv_ns)]
+            frame = self._frames[number] = Assembly(fragments, {fragment: packet.payload}, arrivals)
+        elif frame.fragments != fragments:
+            raise ValueError(f"frame {number} has {frame.fragments} fragments, not {fragments}")
+        else:
+            frame.parts[fragment] = packet.payload
+            frame.arrivals.append((index, recv_ns))
+        self._seen.add(key)
+        if len(frame.parts) < fragments:
             return "partial"
         frame.complete_ns = max(arrived for _, arrived in frame.arrivals)
-        self._complete.add(packet.frame)
+        self._complete[number] = frame.complete_ns
         return "complete"
 
     def note_late(self, packet: Packet) -> bool:
@@ -66,19 +70,19 @@ class Reassembler:
 
     def peek(self, frame: int, by_ns: int) -> Assembly | None:
         """The frame, if it was complete by then."""
-        found = self._frames.get(frame)
-        if found is None or frame not in self._complete or found.complete_ns > by_ns:
+        complete_ns = self._complete.get(frame)
+        if complete_ns is None or complete_ns > by_ns:
             return None
-        return found
+        return self._frames[frame]
 
     def take(self, frame: int) -> Assembly | None:
         """Remove a frame, complete or not; None if nothing of it ever came."""
-        self._complete.discard(frame)
+        self._complete.pop(frame, None)
         return self._frames.pop(frame, None)
 
     def ready(self, by_ns: int) -> list[int]:
         """Numbers of the frames complete by then, in no order."""
-        return [k for k in self._complete if self._frames[k].complete_ns <= by_ns]
+        return [k for k, complete_ns in self._complete.items() if complete_ns <= by_ns]
 
     def __len__(self) -> int:
         return len(self._frames)
