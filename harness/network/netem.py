@@ -12,17 +12,32 @@ of ``include/uapi/linux/pkt_sched.h``.
 Tree: netem (1:) as root, tbf (2:) as its child where a rate is asked; no qdisc at all on a clean
 link. A rate without any delay still goes through netem, with 1 ns: netem then takes packets off
 their socket's account, without which a full queue in the middle would hold back the sender (tbf
-alone blocks UDP senders and feeds TCP's small-queue logic). Qdiscs are deleted and added, never
-changed: a change keeps omitted options and re-seeds.
+alone blocks UDP senders and feeds TCP's small-queue logic). Qdiscs are deleted and added; only a
+link that changes over time has its qdiscs changed (:func:`steps`), and what a change does beside
+what is asked is made good or refused:
+
+* Options left out keep their values, a seed left out becomes a random one: every change has all
+  options and a seed of its own (the same again would repeat the same losses).
+* A change of netem begins Gilbert-Elliott anew in its good state: refused unless it happens rarely.
+* A change of tbf fills the bucket, so that ``burst_bytes`` more may pass at once: refused where
+  that is a noticeable share of what passes.
+* tbf does not look at its queue when its rate changes, but when its timer, set by the old rate,
+  goes off or a packet comes: where a rate rises, the engine sends an empty frame through the qdisc.
+* tbf has no rate of 0. An outage is 1 byte/s with an overhead of 65535 bytes a packet: nothing
+  passes for hours, but for the one packet that the full bucket lets through at its beginning.
+* tbf stays from the beginning to the end where any part has a rate; without one it is 10 Gbit/s.
 """
 
 from __future__ import annotations
 
 import errno
 import hashlib
-from dataclasses import dataclass
+import struct
+from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
+import numpy as np
 from pyroute2 import IPRoute
 from pyroute2.netlink import NLM_F_ACK, NLM_F_CREATE, NLM_F_DUMP, NLM_F_EXCL, NLM_F_REQUEST, nla
 from pyroute2.netlink.exceptions import NetlinkError
@@ -30,10 +45,18 @@ from pyroute2.netlink.rtnl import RTM_DELQDISC, RTM_GETQDISC, RTM_NEWQDISC, TC_H
 from pyroute2.netlink.rtnl.tcmsg import tcmsg
 
 from harness.errors import CellFailed, ReadBackMismatch, Unsupported
-from harness.network.distributions import table
-from harness.network.link import Bernoulli, GilbertElliott, Link, LossTrace, Rate
+from harness.network.distributions import SCALE, SIZE, table
+from harness.network.link import (
+    Bernoulli,
+    Deliveries,
+    Distribution,
+    GilbertElliott,
+    Link,
+    LossTrace,
+    Rate,
+)
 from harness.network.topology import index_of
-from harness.units import NS_PER_S
+from harness.units import NS_PER_S, format_duration
 
 Facts = dict[str, Any]
 
@@ -41,10 +64,22 @@ NETEM_HANDLE = 0x0001_0000
 TBF_HANDLE = 0x0002_0000
 _NETEM_CLASS = NETEM_HANDLE | 1
 _U32 = 0xFFFF_FFFF
+_TCA_KIND, _TCA_OPTIONS = 1, 2
+_INTEGERS = {"uint32": "=I", "uint64": "=Q", "int64": "=q"}
 _TICK_NS = 64  # PSCHED_SHIFT 6
 _ETHERNET = 1  # TC_LINKLAYER_ETHERNET: the kernel asks for no rate table
 _ORPHAN_NS = 1
 _LARGEST_JITTER_NS = 2**31 - 1  # tabledist() takes an s32
+_UNLIMITED = Rate(10_000_000_000, 2_000_000, limit_bytes=20_000_000)
+_EVEN = np.linspace(-SCALE, SCALE, SIZE).astype(np.int16)
+"""A table for uniform: one that is set can be replaced, but not removed."""
+_OUTAGE_BPS = 8
+_OUTAGE_OVERHEAD_BYTES = 0xFFFF
+_SETTLED_NS = NS_PER_S
+"""After so long, that Gilbert-Elliott began in its good state no longer shows."""
+_NOTICEABLE = 0.1
+"""Share of the time, or of the bytes, that changes may spoil."""
+_FEW = 10
 
 
 class _NetemOptions(nla):  # type: ignore[misc]
@@ -133,27 +168,161 @@ class Qdisc:
 
 
 def plan(link: Link, seed: int) -> list[Qdisc]:
-    """The qdiscs of one direction, parents first; [] for a clean link.
+    """The qdiscs of one direction as they begin, parents first; [] for a clean link.
 
-    Raises Unsupported for what netem cannot do.
+    Raises Unsupported for what netem cannot do, in any part of the link.
     """
-    if isinstance(link.loss, LossTrace):
-        raise Unsupported("netem cannot follow a loss trace; use the relay")
-    if link.jitter_ns > _LARGEST_JITTER_NS:
-        raise Unsupported("netem takes no jitter above 2.147 s; use the relay")
-    if link.reorder is not None and link.rate is not None:
-        raise Unsupported(
-            "netem's reordered packets would bypass the rate; use the relay for both together"
-        )
+    parts = timeline(link)
+    for _, part in parts:
+        _check(part)
+    _check_changes(parts)
+    begin = parts[0][1]
     if link.is_clean:
         return []
-    qdiscs = [Qdisc("netem", NETEM_HANDLE, TC_H_ROOT, _netem_options(link, seed))]
-    if link.rate is not None:
-        qdiscs.append(Qdisc("tbf", TBF_HANDLE, _NETEM_CLASS, _tbf_options(link.rate)))
+    qdiscs = [Qdisc("netem", NETEM_HANDLE, TC_H_ROOT, _netem_options(begin, seed))]
+    if begin.rate is not None:
+        qdiscs.append(Qdisc("tbf", TBF_HANDLE, _NETEM_CLASS, _tbf_options(_rate(begin))))
     return qdiscs
 
 
-def _netem_options(link: Link, seed: int) -> dict[str, Any]:
+def timeline(link: Link) -> list[tuple[int, Link]]:
+    """The static links that it is one after the other, as qdiscs are to be set for them."""
+    parts = link.segments()
+    if all(part.rate is None for _, part in parts):
+        return parts
+    return [(at_ns, replace(part, rate=part.rate or _UNLIMITED)) for at_ns, part in parts]
+
+
+def _check(part: Link) -> None:
+    if isinstance(part.loss, LossTrace):
+        raise Unsupported("netem cannot follow a loss trace; use the relay")
+    if isinstance(part.rate, Deliveries):
+        raise Unsupported(
+            "netem has no delivery opportunities, and with rate steps in their place most waits"
+            " would be gone (a bucket lets packets through at once); use the relay"
+        )
+    if part.jitter_ns > _LARGEST_JITTER_NS:
+        raise Unsupported("netem takes no jitter above 2.147 s; use the relay")
+    if part.reorder is not None and part.rate is not None:
+        raise Unsupported(
+            "netem's reordered packets would bypass the rate; use the relay for both together"
+        )
+
+
+def _check_changes(parts: list[tuple[int, Link]]) -> None:
+    """Raises Unsupported where what a change does by the way (see above) would show."""
+    last_ns = parts[-1][0]
+    renewed_ns, renewing, since_ns = 0, False, 0
+    refills, refilled, passed = 0, 0, 0
+    for (at_ns, part), (next_ns, following) in pairwise(parts):
+        if part.rate is not None:
+            rate, next_rate = _rate(part), _rate(following)
+            passed += rate.rate_bps * (next_ns - at_ns) // 8 // NS_PER_S
+            if next_rate != rate and next_rate.rate_bps and next_rate != _UNLIMITED:
+                refills, refilled = refills + 1, refilled + next_rate.burst_bytes
+        if _of_netem(part) != _of_netem(following):
+            took_ns = next_ns - since_ns
+            if renewing and isinstance(part.loss, GilbertElliott) and took_ns < _SETTLED_NS:
+                renewed_ns += took_ns
+            renewing, since_ns = True, next_ns
+    if renewed_ns > _NOTICEABLE * last_ns:
+        raise Unsupported(
+            "netem's Gilbert-Elliott begins anew at each change, and changes come less than"
+            f" {format_duration(_SETTLED_NS)} apart; use the relay, or loss in media time"
+        )
+    if refills > _FEW and refilled > _NOTICEABLE * passed:
+        raise Unsupported(
+            f"tbf fills its bucket whenever its rate changes: {refilled} bytes in {refills}"
+            f" changes, beside the {passed} that the rates let through; use the relay"
+        )
+
+
+def _of_netem(part: Link) -> Link:
+    """What of a part is netem's to do."""
+    return replace(part, rate=None, delay_ns=_delay_ns(part))
+
+
+@dataclass(frozen=True)
+class Step:
+    """What to send to the kernel at an instant (from t0) of a link that changes."""
+
+    at_ns: int
+    netem: bytes
+    tbf: bytes
+    """RTM_NEWQDISC messages, empty where a qdisc stays as it is."""
+    rises: bool
+    """The rate is higher than before."""
+
+
+def steps(ifname: str, link: Link, seed: int) -> list[Step]:
+    """The changes of a link whose :func:`plan` is set on an interface."""
+    if not link.changes:
+        return []
+    with _netlink() as ip:
+        index = index_of(ip, ifname)
+    parts = timeline(link)
+    drawn: Distribution = parts[0][1].distribution if parts[0][1].jitter_ns else "uniform"
+    found = []
+    for n, ((_, before), (at_ns, part)) in enumerate(pairwise(parts), 1):
+        netem = tbf = b""
+        if _of_netem(part) != _of_netem(before):
+            options = _netem_options(part, step_seed(seed, n), drawn)
+            drawn = part.distribution if part.jitter_ns else drawn
+            netem = message_bytes(index, Qdisc("netem", NETEM_HANDLE, TC_H_ROOT, options))
+        rises = False
+        if part.rate != before.rate:
+            options = _tbf_options(_rate(part))
+            tbf = message_bytes(index, Qdisc("tbf", TBF_HANDLE, _NETEM_CLASS, options))
+            rises = _rate(part).rate_bps > _rate(before).rate_bps
+        found.append(Step(at_ns, netem, tbf, rises))
+    return found
+
+
+def step_seed(seed: int, number: int) -> int:
+    """The seed of netem from the ``number``-th change of a link on; 0 is the beginning."""
+    return direction_seed(seed, number) if number else seed
+
+
+def last_renewal(link: Link, done: int) -> int:
+    """The number of the last of the first ``done`` changes that changed netem; 0 for none."""
+    parts = timeline(link)
+    changed = (_of_netem(parts[n][1]) != _of_netem(parts[n - 1][1]) for n in range(done, 0, -1))
+    return next((done - n for n, is_changed in enumerate(changed) if is_changed), 0)
+
+
+def message_bytes(index: int, qdisc: Qdisc) -> bytes:
+    """RTM_NEWQDISC that changes a qdisc and asks for an ACK: what pyroute2 would encode, but in
+    microseconds, as a link may have thousands of changes."""
+    cls = {"netem": _NetemOptions, "tbf": _TbfOptions}[qdisc.kind]
+    body = struct.pack("=BBHiIII", 0, 0, 0, index, qdisc.handle, qdisc.parent, 0)
+    body += _attribute(_TCA_KIND, qdisc.kind.encode() + b"\0")
+    body += _attribute(_TCA_OPTIONS, _packed(cls, qdisc.options))
+    flags = NLM_F_REQUEST | NLM_F_ACK
+    return struct.pack("=IHHII", 16 + len(body), RTM_NEWQDISC, flags, 1, 0) + body
+
+
+def _packed(cls: Any, value: Any) -> bytes:
+    """Fields, then attributes, of an nla class above."""
+    if isinstance(value, bytes):
+        return value
+    layout = "=" + "".join(form for _, form in cls.fields)
+    packed = struct.pack(layout, *(value[name] for name, _ in cls.fields))
+    for name, content in value.get("attrs", ()):
+        number, kind = next((n, k) for n, (known, k) in enumerate(cls.nla_map) if known == name)
+        if kind in _INTEGERS:
+            packed += _attribute(number, struct.pack(_INTEGERS[kind], content))
+        else:
+            packed += _attribute(number, _packed(getattr(cls, kind), content))
+    return packed
+
+
+def _attribute(number: int, payload: bytes) -> bytes:
+    padding = b"\0" * (-len(payload) % 4)
+    return struct.pack("=HH", 4 + len(payload), number) + payload + padding
+
+
+def _netem_options(link: Link, seed: int, drawn: Distribution | None = None) -> dict[str, Any]:
+    """``drawn``: in a change, the distribution that the qdisc draws from so far."""
     delay_ns = _delay_ns(link)
     options: dict[str, Any] = {
         "latency": min(delay_ns // _TICK_NS, _U32),
@@ -168,12 +337,12 @@ def _netem_options(link: Link, seed: int) -> dict[str, Any]:
         ["TCA_NETEM_JITTER64", link.jitter_ns],
         ["TCA_NETEM_PRNG_SEED", seed],
     ]
-    entries = table(link.distribution)
-    if link.jitter_ns and entries is not None:
-        attrs.append(["TCA_NETEM_DELAY_DIST", entries.tobytes()])
-    if link.reorder:
-        attrs.append(["TCA_NETEM_REORDER", _probability(link.reorder.p)])
-    if link.corrupt:
+    if link.jitter_ns and link.distribution != (drawn or "uniform"):
+        entries = table(link.distribution)
+        attrs.append(["TCA_NETEM_DELAY_DIST", (_EVEN if entries is None else entries).tobytes()])
+    if link.reorder or drawn:
+        attrs.append(["TCA_NETEM_REORDER", _probability(link.reorder.p if link.reorder else 0)])
+    if link.corrupt or drawn:
         attrs.append(["TCA_NETEM_CORRUPT", _probability(link.corrupt)])
     if isinstance(link.loss, GilbertElliott):
         wire = {
@@ -187,11 +356,11 @@ def _netem_options(link: Link, seed: int) -> dict[str, Any]:
 
 
 def _tbf_options(rate: Rate) -> dict[str, Any]:
-    bytes_per_s = rate.rate_bps // 8
+    bytes_per_s = (rate.rate_bps or _OUTAGE_BPS) // 8
     parms = {
         "rate_cell_log": 0,
         "rate_linklayer": _ETHERNET,
-        "rate_overhead": 0,
+        "rate_overhead": 0 if rate.rate_bps else _OUTAGE_OVERHEAD_BYTES,
         "rate_cell_align": 0,
         "rate_mpu": 0,
         "rate_bytes_per_s": min(bytes_per_s, _U32),
@@ -210,6 +379,11 @@ def facts_asked(link: Link, seed: int) -> Facts:
     """What the kernel must report of :func:`plan`: ``{"netem": {...} | None, "tbf": ...}``."""
     if link.is_clean:
         return {"netem": None, "tbf": None}
+    return facts_of_part(timeline(link)[0][1], seed)
+
+
+def facts_of_part(link: Link, seed: int) -> Facts:
+    """What the kernel must report while it has been set for one part of a :func:`timeline`."""
     loss = link.loss
     netem: Facts = {
         "delay_ns": _delay_ns(link),
@@ -229,10 +403,11 @@ def facts_asked(link: Link, seed: int) -> Facts:
     }
     if link.rate is None:
         return {"netem": netem, "tbf": None}
+    rate = _rate(link)
     tbf = {
-        "rate_bps": link.rate.rate_bps,
-        "burst_bytes": link.rate.burst_bytes,
-        "limit_bytes": link.rate.queue_limit_bytes(),
+        "rate_bps": rate.rate_bps or _OUTAGE_BPS,
+        "burst_bytes": rate.burst_bytes,
+        "limit_bytes": rate.queue_limit_bytes(),
     }
     return {"netem": netem, "tbf": tbf}
 
@@ -318,6 +493,8 @@ def _quantum(name: str, want: Facts) -> float:
     match name:
         case "rate_bps":
             return 8  # whole bytes per second
+        case "burst_bytes" if want["rate_bps"] <= _OUTAGE_BPS:
+            return float("inf")  # its time is more than the report has room for
         case "burst_bytes":
             bytes_per_s = int(want["rate_bps"]) / 8
             return 2 + bytes_per_s * 2 * _TICK_NS / NS_PER_S  # the kernel keeps it as time
@@ -351,6 +528,13 @@ def apply(ifname: str, link: Link, seed: int) -> Facts:
     if differences:
         raise ReadBackMismatch(f"{ifname}: " + "; ".join(differences))
     return found
+
+
+def differences(ifname: str, part: Link, seed: int) -> list[str]:
+    """What the kernel reports otherwise than one part of a :func:`timeline` asks, in words."""
+    with _netlink() as ip:
+        found = facts_of(_dump(ip, index_of(ip, ifname)))
+    return compare(facts_of_part(part, seed), found)
 
 
 def try_tbf(ifname: str, rate: Rate) -> None:
@@ -431,6 +615,11 @@ def _dump(ip: Any, index: int) -> list[Any]:
 
 def _request(ip: Any, message: Any, kind: int, flags: int) -> list[Any]:
     return list(ip.nlm_request(message, kind, flags))
+
+
+def _rate(part: Link) -> Rate:
+    assert isinstance(part.rate, Rate)
+    return part.rate
 
 
 def _delay_ns(link: Link) -> int:

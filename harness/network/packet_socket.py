@@ -16,6 +16,8 @@ from harness.units import NS_PER_S
 
 ETHERTYPE = slice(12, 14)
 IPV4 = b"\x08\x00"
+LOCAL_EXPERIMENTAL = b"\x88\xb5"
+"""An EtherType that no host listens to (IEEE 802)."""
 _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6

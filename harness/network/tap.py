@@ -13,6 +13,7 @@ from __future__ import annotations
 import contextlib
 import threading
 from collections import defaultdict, deque
+from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -113,22 +114,28 @@ def _end(end: tuple[int, Outcome] | None, size_bytes: int) -> tuple[int, int, Ou
     return out_ns, size_bytes, outcome
 
 
-def attribute_queue(rows: list[Row], queue_drops: int, delay_ns: int) -> list[Row]:
+def attribute_queue(
+    rows: list[Row],
+    queue_drops: int,
+    delays_ns: Sequence[int],
+    certain: Collection[int] = (),
+) -> list[Row]:
     """Name as QUEUE as many of the LOST rows as the queue itself counted.
 
     Where the qdisc's counter does not settle which (loss model and full queue at once), they are
     the ones that met the longest queue: bytes of packets that had been through the delay
-    (``delay_ns`` after entering) and had not left yet.
+    (``delays_ns`` after entering, one per row) and had not left yet. ``certain`` are rows that the
+    loss model took for sure.
     """
-    lost = [i for i, row in enumerate(rows) if row.outcome is Outcome.LOST]
+    lost = [i for i, row in enumerate(rows) if row.outcome is Outcome.LOST and i not in certain]
     if queue_drops < len(lost):
-        through = [row for row in rows if row.out_ns >= 0]
-        arrivals = _Cumulated([(row.in_ns + delay_ns, row.size_bytes) for row in through])
-        departures = _Cumulated([(row.out_ns, row.size_bytes) for row in through])
+        reached = [row.in_ns + delay_ns for row, delay_ns in zip(rows, delays_ns, strict=True)]
+        through = [i for i, row in enumerate(rows) if row.out_ns >= 0]
+        arrivals = _Cumulated([(reached[i], rows[i].size_bytes) for i in through])
+        departures = _Cumulated([(rows[i].out_ns, rows[i].size_bytes) for i in through])
 
         def backlog(i: int) -> int:
-            reached_ns = rows[i].in_ns + delay_ns
-            return arrivals.until(reached_ns) - departures.until(reached_ns)
+            return arrivals.until(reached[i]) - departures.until(reached[i])
 
         lost = sorted(lost, key=backlog, reverse=True)[:queue_drops]
     full = set(lost)

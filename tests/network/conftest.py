@@ -18,6 +18,7 @@ from harness.control import Channel, Listener
 from harness.network import link_to_json, topology
 from harness.network.link import Link, LinkPair
 from harness.records import Columns
+from harness.units import NS_PER_S, monotonic_ns
 
 PORT = 5004
 _HOLDER = """
@@ -49,6 +50,12 @@ class Wire:
         self.agent.call("start")
         self.received()  # what an earlier test left
         return dict(answer["readback"])
+
+    def start(self, ahead_s: float = 0.1) -> int:
+        """The link begins anew; t0, so far ahead, on CLOCK_MONOTONIC."""
+        t0_ns = monotonic_ns() + int(ahead_s * NS_PER_S)
+        self.agent.call("start", {"t0_ns": t0_ns})
+        return t0_ns
 
     def send(self, count: int, interval_s: float, size_bytes: int = 100) -> None:
         """Datagrams of ``size_bytes`` payload to the receiver, by an absolute schedule."""

@@ -10,9 +10,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.errors import ReadBackMismatch, Unsupported
+from harness.linux import sleep_until
 from harness.network import netem
 from harness.network.link import (
     Bernoulli,
+    Change,
+    Deliveries,
     GilbertElliott,
     Link,
     LinkPair,
@@ -78,6 +81,18 @@ def encoded(qdisc: netem.Qdisc):  # type: ignore[no-untyped-def]
     return again
 
 
+@pytest.mark.parametrize("name", LINKS)
+def test_our_own_encoding_is_pyroute2s(name: str) -> None:
+    for qdisc in netem.plan(LINKS[name], 2**63 + 5):
+        message = netem._message(1, qdisc.handle, qdisc.parent)
+        message["attrs"] = [["TCA_KIND", qdisc.kind], ["TCA_OPTIONS", qdisc.options]]
+        message["header"]["type"] = 36  # RTM_NEWQDISC
+        message["header"]["flags"] = 1 | 4  # NLM_F_REQUEST, NLM_F_ACK
+        message["header"]["sequence_number"] = 1
+        message.encode()
+        assert netem.message_bytes(1, qdisc) == bytes(message.data)
+
+
 @pytest.mark.parametrize(
     ("change", "named"),
     [
@@ -115,11 +130,48 @@ def test_another_seed_is_a_difference_but_none_at_all_is_not() -> None:
         (Link(loss=LossTrace((0, 1))), "loss trace"),
         (Link(5000 * MS, 3000 * MS), "2.147 s"),
         (Link(5 * MS, reorder=Reorder(0.1), rate=RATE), "bypass the rate"),
+        (Link(rate=Deliveries((MS,), 15_000)), "no delivery opportunities"),
+        (Link(changes=(Change(MS, Link(loss=LossTrace((0, 1)))),)), "loss trace"),
+        (
+            Link(
+                loss=GilbertElliott(0.1, 0.3),
+                changes=tuple(
+                    Change(n * 100 * MS, Link(n, loss=GilbertElliott(0.1, 0.3)))
+                    for n in range(1, 50)
+                ),
+            ),
+            "begins anew at each change",
+        ),
+        (
+            Link(
+                rate=RATE,
+                changes=tuple(
+                    Change(n * 100 * MS, Link(rate=replace(RATE, rate_bps=100_000 + n)))
+                    for n in range(1, 50)
+                ),
+            ),
+            "fills its bucket",
+        ),
     ],
 )
 def test_what_netem_cannot_do_is_said(link: Link, why: str) -> None:
     with pytest.raises(Unsupported, match=why):
         netem.plan(link, 1)
+
+
+def test_rare_changes_are_no_reason_to_refuse() -> None:
+    lossy = Link(loss=GilbertElliott(0.1, 0.3))
+    spike = (Change(5000 * MS, replace(lossy, delay_ns=MS)), Change(5200 * MS, lossy))
+    assert len(netem.plan(replace(lossy, changes=spike), 1)) == 1
+    steps = (Change(10 * MS, Link(rate=replace(RATE, rate_bps=100_000))), Change(20 * MS, Link()))
+    assert len(netem.plan(Link(rate=RATE, changes=steps), 1)) == 2
+
+
+def test_a_rate_to_come_has_its_queue_from_the_beginning() -> None:
+    link = Link(changes=(Change(MS, Link(rate=RATE)),))
+    assert [qdisc.kind for qdisc in netem.plan(link, 1)] == ["netem", "tbf"]
+    assert netem.facts_asked(link, 1)["netem"]["delay_ns"] == 1
+    assert netem.facts_asked(link, 1)["tbf"]["rate_bps"] >= 1_000_000_000
 
 
 def test_directions_have_their_own_seeds() -> None:
@@ -241,3 +293,118 @@ class TestRealKernel:
         if found["forward"]["netem"]["seed"] is None:
             pytest.skip("this kernel's netem takes no seed")
         assert seen[0] == seen[1]
+
+
+def steps(at_ms: float, every_ms: float, links: list[Link]) -> tuple[Change, ...]:
+    return tuple(Change(int((at_ms + n * every_ms) * MS), link) for n, link in enumerate(links))
+
+
+def windows(base: Link) -> tuple[Change, ...]:
+    """Total loss for 20 to 100 ms, again and again, between packets that come every 20 ms."""
+    lost = replace(base, loss=Bernoulli(1.0))
+    changes: list[Change] = []
+    at_ms = 495
+    for n in range(12):
+        until_ms = at_ms + 20 * (1 + n % 5)
+        changes += [Change(at_ms * MS, lost), Change(until_ms * MS, base)]
+        at_ms = until_ms + 100
+    return tuple(changes)
+
+
+def limited(rate_bps: int) -> Link:
+    return Link(10 * MS, rate=Rate(rate_bps, 1600, limit_bytes=40_000))
+
+
+CHANGING = {
+    "loss windows": Link(10 * MS, changes=windows(Link(10 * MS))),
+    "windows beside loss": Link(
+        10 * MS, loss=Bernoulli(0.1), changes=windows(Link(10 * MS, loss=Bernoulli(0.1)))
+    ),
+    "ramp": Link(20 * MS, changes=steps(495, 20, [Link((20 + n) * MS) for n in range(1, 80)])),
+    "rate step": replace(
+        limited(500_000), changes=steps(500, 1500, [limited(100_000), limited(500_000)])
+    ),
+    "outage": replace(limited(500_000), changes=steps(800, 600, [limited(0), limited(500_000)])),
+    "a rate for a while": Link(10 * MS, changes=steps(500, 1000, [limited(100_000), Link()])),
+    "other jitters": Link(
+        60 * MS,
+        10 * MS,
+        "normal",
+        changes=steps(800, 800, [Link(80 * MS, 10 * MS), Link(40 * MS, 5 * MS, "pareto")]),
+    ),
+}
+
+
+class TestChangesInARealKernel:
+    pytestmark = real
+
+    @pytest.mark.parametrize("name", CHANGING)
+    def test_real_packets_prove_the_changes(self, wire: Wire, name: str) -> None:
+        link = CHANGING[name]
+        for left in (3, 2, 1, 0):
+            wire.apply("netem", link, seed=3)
+            sleep_until(wire.start())
+            wire.send(150, 0.02, size_bytes=250)  # 117 kbit/s on the wire
+            counters, log = wire.collect()
+            assert counters["log_drops"] == counters["unexplained"] == 0
+            figures = prove(LinkPair(link, Link()), log, counters["t0_ns"], counters["changes"])
+            made = counters["changes"]["forward"]
+            wire.received()
+            # A machine that others keep busy may be late; it is asked for medians, or again.
+            if all(figure.ok is not False for figure in figures) or not left:
+                break
+        assert [f for f in figures if f.ok is False] == []
+        assert made["applied"] + made["skipped"] == made["planned"] == len(link.changes)
+        assert 0 < made["median_lateness_ns"] < 2 * MS
+        asked = {
+            "loss windows": {"loss windows", "loss"},
+            "windows beside loss": {"loss windows", "loss"},
+            "ramp": {"delay", "delay changes"},
+            "other jitters": {"delay changes", "jitter"},
+        }
+        judged = {f.figure for f in figures if f.ok}
+        assert judged >= asked.get(name, {"departures", "rate"}) | {"changes in time"}
+
+    def test_an_outage_holds_packets_and_its_end_lets_them_go(self, wire: Wire) -> None:
+        for left in (3, 2, 1, 0):
+            wire.apply("netem", CHANGING["outage"])
+            sleep_until(wire.start())
+            wire.send(100, 0.02)
+            counters, log = wire.collect()
+            wire.received()
+            entered_ms = (log["in_ns"] - counters["t0_ns"]) / MS
+            left_ms = (log["out_ns"] - counters["t0_ns"]) / MS
+            out = log["out_ns"] >= 0
+            held = out & (entered_ms > 795) & (entered_ms < 1385)
+            leaked = int((left_ms[held] < 1395).sum())
+            woke_ms = np.sort(left_ms[held])[leaked] - 1400
+            if counters["changes"]["forward"]["worst_lateness_ns"] < 2 * MS or not left:
+                break
+        assert out.all()
+        assert held.sum() >= 25
+        assert leaked <= 2  # the one that a full bucket lets through, and one at the edge
+        assert -1 < woke_ms < 10  # and not when the next packet comes, up to 20 ms later
+
+    def test_what_the_kernel_has_in_the_end_is_compared(self, wire: Wire) -> None:
+        link = Link(changes=(Change(0, Link(10 * MS)), Change(3_600_000 * MS, Link())))
+        readback = wire.apply("netem", link)
+        assert readback["changes"]["forward"] == [[0, {"delay_ns": 10 * MS}], [3_600_000 * MS, {}]]
+        sleep_until(wire.start(0.01) + 50 * MS)
+        counters, _ = wire.collect()
+        assert counters["changes"]["forward"]["planned"] == 1
+        assert "reverse" not in counters["changes"]
+        wire.agent.call("clear")
+
+    def test_more_changes_than_a_kernel_can_follow_are_told(self, wire: Wire) -> None:
+        link = Link(MS, changes=steps(0, 0.02, [Link(MS + n % 2) for n in range(5000)]))
+        wire.apply("netem", link)
+        sleep_until(wire.start())
+        wire.send(100, 0.002)
+        counters, log = wire.collect()
+        made = counters["changes"]["forward"]
+        assert made["skipped"] > 0
+        figures = prove(LinkPair(link, Link()), log, counters["t0_ns"], counters["changes"])
+        (late,) = (f for f in figures if f.figure == "changes in time")
+        assert late.ok is False
+        assert "one every 0.02 ms" in late.note
+        wire.received()

@@ -7,12 +7,24 @@ import time
 import numpy as np
 import pytest
 
-from harness.errors import Unsupported
+from harness.errors import BadInput, Unsupported
+from harness.linux import sleep_until
 from harness.network import topology
-from harness.network.link import Bernoulli, GilbertElliott, Link, LinkPair, LossTrace, Rate, Reorder
+from harness.network.link import (
+    Bernoulli,
+    Change,
+    GilbertElliott,
+    Link,
+    LinkPair,
+    LossTrace,
+    MediaTimeLoss,
+    Rate,
+    Reorder,
+)
 from harness.network.proof import prove
 from harness.network.relay import flipped
 from harness.records import Outcome
+from harness.units import monotonic_ns
 from tests.network.conftest import Wire
 
 pytestmark = pytest.mark.root
@@ -148,3 +160,45 @@ def test_probe_tells_what_the_kernel_can(wire: Wire) -> None:
     assert found["relay"]
     assert found["tbf"] or found["reasons"]["tbf"]
     assert found["netem"] or "sch_netem" in found["reasons"]["netem"]
+
+
+def test_changes_follow_t0(wire: Wire) -> None:
+    """Windows of total loss and a delay that rises, by packets of a known schedule."""
+    lost = Link(5 * MS, loss=Bernoulli(1.0))
+    link = Link(
+        5 * MS,
+        changes=(
+            Change(95 * MS, lost),
+            Change(155 * MS, Link(5 * MS)),
+            Change(245 * MS, Link(40 * MS)),
+        ),
+    )
+    wire.apply("relay", link)
+    t0_ns = monotonic_ns() + 20 * MS
+    wire.agent.call("start", {"t0_ns": t0_ns})
+    sleep_until(t0_ns)
+    wire.send(40, 0.01)
+    counters, log = wire.collect()
+    assert counters["t0_ns"] == t0_ns
+    entered_ms = (log["in_ns"] - t0_ns) / MS
+    lost_ms = entered_ms[log["outcome"] == Outcome.LOST]
+    assert len(lost_ms) == ((entered_ms >= 95) & (entered_ms < 155)).sum() > 0
+    assert ((lost_ms >= 95) & (lost_ms < 155)).all()
+    out = log["out_ns"] >= 0
+    delay_ms = (log["out_ns"] - log["in_ns"])[out] / MS
+    assert np.median(delay_ms[entered_ms[out] < 245]) == pytest.approx(5, abs=0.5)
+    assert np.median(delay_ms[entered_ms[out] >= 245]) == pytest.approx(40, abs=0.5)
+    assert [f for f in prove(LinkPair(link, Link()), log, t0_ns) if f.ok is False] == []
+    wire.received()
+
+
+def test_a_link_to_be_drawn_is_refused(wire: Wire) -> None:
+    with pytest.raises(BadInput, match="expected a link that is fitted"):
+        wire.apply("relay", Link(loss=MediaTimeLoss(0.1, 80 * MS)))
+
+
+def test_a_long_schedule_is_read_back_by_its_digest(wire: Wire) -> None:
+    changes = tuple(Change(n * MS, Link(n)) for n in range(1, 3000))
+    readback = wire.apply("relay", Link(changes=changes))
+    assert readback["forward"]["changes"]["count"] == 2999
+    assert readback["reverse"]["changes"] == []

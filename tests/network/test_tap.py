@@ -74,10 +74,18 @@ def test_queue_drops_are_those_that_met_the_longest_queue() -> None:
     # by chance much later.
     rows = [Row(0, n * MS, 100, Outcome.DELIVERED) for n in range(6)]
     rows += [Row(1, -1, 100, Outcome.LOST), Row(500 * MS, -1, 100, Outcome.LOST)]
-    attributed = attribute_queue(rows, 1, 0)
+    delays_ns = [0] * len(rows)
+    attributed = attribute_queue(rows, 1, delays_ns)
     assert [r.outcome for r in attributed[-2:]] == [Outcome.QUEUE, Outcome.LOST]
-    assert attribute_queue(rows, 0, 0) == rows
-    assert {r.outcome for r in attribute_queue(rows, 2, 0)[-2:]} == {Outcome.QUEUE}
+    assert attribute_queue(rows, 0, delays_ns) == rows
+    assert {r.outcome for r in attribute_queue(rows, 2, delays_ns)[-2:]} == {Outcome.QUEUE}
+    # Where the loss model surely took the first, the queue's must be the other.
+    attributed = attribute_queue(rows, 1, delays_ns, {len(rows) - 2})
+    assert [r.outcome for r in attributed[-2:]] == [Outcome.LOST, Outcome.QUEUE]
+    # Its own delay decides when a packet met the queue: the second now reached it when full.
+    delays_ns[-2:] = 50 * MS, -499 * MS
+    attributed = attribute_queue(rows, 1, delays_ns)
+    assert [r.outcome for r in attributed[-2:]] == [Outcome.LOST, Outcome.QUEUE]
 
 
 def test_columns_carry_both_directions() -> None:

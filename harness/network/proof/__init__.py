@@ -18,10 +18,11 @@ from typing import Any, Literal
 
 from harness.network.link import Deliveries, LinkPair
 from harness.network.proof import changing, static
+from harness.network.proof.changing import GUARD_NS
 from harness.network.proof.sample import Sample
 from harness.records import Columns
 
-__all__ = ["ProofFigure", "prove"]
+__all__ = ["GUARD_NS", "ProofFigure", "prove"]
 
 Direction = Literal["forward", "reverse"]
 
