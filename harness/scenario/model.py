@@ -469,7 +469,8 @@ class Rule(Written):
 
 def _any_match(name: str, patterns: Iterable[str]) -> bool:
     """A point of a sweep matches by the name of its entry too."""
-    names = {name, base_name(name)}
+    base = base_name(name)
+    names = (name,) if base == name else (name, base)
     return any(fnmatchcase(one, pattern) for pattern in patterns for one in names)
 
 
