@@ -5,13 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections import defaultdict
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from harness.assets.items import ItemRef
 from harness.errors import BadInput
-from harness.plan import OVERHEAD_S, Cell, plan
+from harness.plan import OVERHEAD_S, Cell, Plan, SweepPoint, plan
 from harness.scenario import Scenario, loads
 
 TEXT = """\
@@ -136,7 +137,182 @@ def test_ids_are_pinned() -> None:
     """
     first = min(cells(TEXT.replace("opus, bitrate: 24kbit", "g722")), key=lambda cell: cell.label)
     assert first.label == "g711/tcp/clean/adaptive-60ms/anna/0"
-    assert first.cell_id == "8a07cfce483c684e"
+    assert first.cell_id == "497e5cf968a56e1d"
+
+
+PLAIN = """\
+name: t
+corpus: [c]
+codecs: [{codec: opus, name: o}, g722]
+transports: [udp]
+networks: [wifi-lossy, edge]
+repetitions: 2
+"""
+
+
+class TestControls:
+    def test_pcm_in_every_block_and_every_codec_on_the_clean_link(self) -> None:
+        found = cells(PLAIN)
+        ways = {(cell.codec.name, cell.network.name): cell.control for cell in found}
+        assert ways == {
+            **{(codec, net): None for codec in ("o", "g722") for net in ("wifi-lossy", "edge")},
+            **{("pcm", net): "codec" for net in ("wifi-lossy", "edge")},
+            **{(codec, "clean"): "network" for codec in ("o", "g722", "pcm")},
+        }
+        assert len(found) == len(ways) * 2 * len(ITEMS)
+        blocks = defaultdict(set)
+        for cell in found:
+            blocks[cell.block].add(cell.codec.name)
+        assert len(blocks) == 3 * 2 * len(ITEMS)
+        assert all(names == {"o", "g722", "pcm"} for names in blocks.values())
+
+    def test_what_the_scenario_has_serves(self) -> None:
+        found = cells(TEXT)
+        assert {cell.label: cell.control for cell in found} == {
+            cell.label: "network" if cell.network.name == "clean"
+            else "codec" if cell.codec.name == "pcm"
+            else None
+            for cell in found
+        }  # fmt: skip
+        text = PLAIN.replace("[wifi", "[{name: bare, both: {}}, wifi").replace(
+            "g722]", "{codec: pcm, name: raw, rate: 48kHz}]"
+        )
+        names = {(cell.codec.name, cell.network.name) for cell in cells(text)}
+        assert len(names) == 2 * 3
+
+    def test_they_can_be_left_out(self) -> None:
+        found = cells(PLAIN + "controls: false\n")
+        assert {cell.control for cell in found} == {None}
+        assert len(found) == 2 * 2 * 2 * len(ITEMS)
+
+    def test_they_change_no_other_cell(self) -> None:
+        without = {cell.cell_id: cell for cell in cells(PLAIN + "controls: false\n")}
+        with_them = {cell.cell_id: cell for cell in cells(PLAIN)}
+        assert without.items() <= with_them.items()
+
+    def test_one_that_is_added_is_the_one_that_would_be_written(self) -> None:
+        written = PLAIN.replace("g722]", "g722, pcm]").replace("edge]", "edge, clean]")
+        assert {cell.cell_id for cell in cells(PLAIN)} == {cell.cell_id for cell in cells(written)}
+
+    def test_they_follow_transports_and_receivers_of_the_cells_and_no_other_rule(self) -> None:
+        text = PLAIN.replace("[udp]", "[udp, tcp]").replace("repetitions: 2", "receivers:"
+            " [{}, {device: 5ms, name: r}]") + (
+            "include: [{codec: o, transport: udp, receiver: r}, {codec: g722, network: edge,"
+            " transport: tcp, receiver: fixed*}]\n"
+        )  # fmt: skip
+        found = {"/".join(cell.names[:4]) for cell in cells(text) if cell.control}
+        assert found == {
+            "pcm/udp/wifi-lossy/r",
+            "pcm/udp/edge/r",
+            "pcm/tcp/edge/fixed-60ms",
+            "o/udp/clean/r",
+            "g722/tcp/clean/fixed-60ms",
+            "pcm/udp/clean/r",
+            "pcm/tcp/clean/fixed-60ms",
+        }
+
+    def test_a_name_that_is_taken(self) -> None:
+        text = PLAIN.replace("name: o}", "name: pcm}").replace(
+            "[wifi-lossy,", "[{name: clean, both: {delay: 1ms}},"
+        )
+        found = cells(text)
+        added = {cell.codec.name for cell in found if cell.codec.codec == "pcm"}
+        assert added == {"pcm-control"}
+        assert {cell.network.name for cell in found if cell.control == "network"} == {
+            "clean-control"
+        }
+
+
+class TestSweeps:
+    TEXT = """\
+name: t
+corpus: [c]
+codecs: [{codec: opus, name: o}]
+transports: [udp]
+networks:
+  - {name: n, forward: {delay: 5ms, loss: {model: media-time, loss: 1%, burst: 80ms}}}
+sweeps:
+  - {name: loss, axis: network, entry: n, set: forward.loss.loss, values: [0%, 5%]}
+  - {name: rate, axis: codec, entry: o, set: bitrate, values: [8kbit, 16kbit]}
+"""
+
+    def test_axes_multiply_and_cells_know_their_points(self) -> None:
+        found = cells(self.TEXT, ITEMS[:1])
+        points = {cell.label: cell.sweep for cell in found if cell.control is None}
+        assert points == {
+            f"o@rate={rate}kbit/udp/n@loss={loss}%/fixed-60ms/anna/0": (
+                SweepPoint("rate", rate, "kbit/s"),
+                SweepPoint("loss", loss, "%"),
+            )
+            for rate in (8, 16)
+            for loss in (0, 5)
+        }
+
+    def test_each_block_has_its_controls_and_the_clean_link_comes_once(self) -> None:
+        controls = [cell for cell in cells(self.TEXT, ITEMS[:1]) if cell.control]
+        assert {cell.label: cell.sweep for cell in controls} == {
+            "pcm/udp/n@loss=0%/fixed-60ms/anna/0": (SweepPoint("loss", 0, "%"),),
+            "pcm/udp/n@loss=5%/fixed-60ms/anna/0": (SweepPoint("loss", 5, "%"),),
+            "pcm/udp/clean/fixed-60ms/anna/0": (),
+            "o@rate=8kbit/udp/clean/fixed-60ms/anna/0": (SweepPoint("rate", 8, "kbit/s"),),
+            "o@rate=16kbit/udp/clean/fixed-60ms/anna/0": (SweepPoint("rate", 16, "kbit/s"),),
+        }
+        assert len(controls) == 5
+
+    def test_points_of_a_network_share_chance_but_are_blocks_of_their_own(self) -> None:
+        found = [cell for cell in cells(self.TEXT, ITEMS[:1]) if cell.network.name != "clean"]
+        assert len({cell.seed for cell in found}) == 1
+        assert len({(cell.block, cell.network.name) for cell in found}) == 2
+        assert len({cell.block for cell in found}) == 2
+        unswept = self.TEXT.partition("sweeps:")[0]
+        assert found[0].seed in {cell.seed for cell in cells(unswept, ITEMS[:1])}
+
+    def test_other_values_leave_the_cells_that_stay_alone(self) -> None:
+        before = {cell.label: cell.cell_id for cell in cells(self.TEXT)}
+        after = {cell.label: cell.cell_id for cell in cells(self.TEXT.replace("0%, 5", "3%, 5"))}
+        same = before.keys() & after.keys()
+        assert len(same) < len(before)
+        assert all(before[label] == after[label] for label in same)
+
+
+class TestRecordings:
+    @pytest.fixture
+    def folder(self, tmp_path: Path) -> Path:
+        (tmp_path / "t.csv").write_text("time_s,delay_ms,loss\n0,10,0\n4,70,0.1\n10,,\n")
+        return tmp_path
+
+    def plan(self, trace: str, folder: Path, items: list[ItemRef] = ITEMS) -> Plan:
+        network = (
+            f"{{name: n, forward: {{delay: 5ms, trace: {{format: csv, file: t.csv{trace}}}}}}}"
+        )
+        return plan(loads(PLAIN.replace("[wifi-lossy,", f"[{network},"), "s", folder), items)
+
+    def test_an_item_that_is_longer_is_refused_with_the_remedy(self, folder: Path) -> None:
+        with pytest.raises(BadInput) as caught:
+            self.plan("", folder)
+        assert str(caught.value) == (
+            "t: network n: expected a recording as long as bert (12s), got 10s from its offset on;"
+            " write end: loop or end: stop beside the trace"
+        )
+        with pytest.raises(BadInput, match=r"anna \(8s\), got 7s.*\n.*bert \(12s\), got 7s"):
+            self.plan(", offset: 3s", folder)
+
+    def test_unless_the_scenario_says_what_then(self, folder: Path) -> None:
+        for end in ("loop", "stop"):
+            self.plan(f", end: {end}", folder)
+        self.plan("", folder, ITEMS[:1])
+        self.plan("", folder, [replace(ITEMS[1], seconds=None)])
+
+    def test_time_counts_the_longest_delay(self, folder: Path) -> None:
+        cell = self.plan("", folder, ITEMS[:1]).select("o/udp/n/fixed-60ms/anna/0").cells[0]
+        assert cell.expected_s == pytest.approx(8.0 + 0.075 + 0.06 + 0.01 + OVERHEAD_S)
+
+    def test_the_id_follows_the_recording(self, folder: Path) -> None:
+        before = {cell.cell_id for cell in self.plan(", end: loop", folder).cells}
+        text = (folder / "t.csv").read_text()
+        (folder / "t.csv").write_text(text.replace("70", "71"))
+        after = {cell.cell_id for cell in self.plan(", end: loop", folder).cells}
+        assert len(before - after) == 3 * 2 * len(ITEMS)
 
 
 class TestRules:
@@ -205,6 +381,13 @@ class TestTime:
         assert cell.expected_s == pytest.approx(8.0 + 0.015 + 0.06 + 0.01 + OVERHEAD_S)
         assert cell.timeout_s == 8.0 + 60
 
+    def test_a_link_that_changes_takes_its_longest_delay(self) -> None:
+        network = "{name: n, forward: {delay: 5ms, schedule: [{at: 1s, over: 1s, delay: 105ms}]}}"
+        cell = plan(scenario(TEXT.replace("wifi-lossy", network)), ITEMS).select(
+            "pcm/udp/n/fixed-60ms/anna/0"
+        ).cells[0]  # fmt: skip
+        assert cell.expected_s == pytest.approx(8.0 + 0.105 + 0.06 + 0.01 + OVERHEAD_S)
+
     def test_wall_time_shrinks_with_jobs_down_to_the_longest_cell(self) -> None:
         whole = plan(scenario(), ITEMS)
         total = sum(cell.expected_s for cell in whole.cells)
@@ -221,7 +404,12 @@ def test_the_shipped_scenarios_take_no_longer_than_they_say() -> None:
     from harness.scenario import load
 
     folder = Path(__file__).parents[1] / "scenarios"
-    for name, jobs, limit_s, count in [("smoke", 4, 60, 16), ("matrix", 6, 600, 300)]:
+    for name, jobs, limit_s, count in [
+        ("smoke", 4, 60, 16),
+        ("matrix", 6, 600, 300),
+        ("schedule", 6, 120, 60),
+        ("sweep", 1, 12_000, 1008),
+    ]:
         shipped = load(folder / f"{name}.yaml")
         ids = shipped.corpus[0].items or ()
         items = [ItemRef(i, "librispeech", "speech", f"https://x/{i}", seconds=10.0) for i in ids]

@@ -45,8 +45,9 @@ def test_each_is_possible_and_says_where_it_is_from(name: str) -> None:
     preset = presets()[name]
     assert preset.source
     assert preset.meaning
-    for link in (preset.pair.forward, preset.pair.reverse):
-        assert list(contradictions(link)) == []
+    for whole in (preset.pair.forward, preset.pair.reverse):
+        for _, link in whole.segments():
+            assert list(contradictions(link)) == []
 
 
 @pytest.mark.parametrize(
@@ -91,6 +92,18 @@ def test_bursty_networks(name: str, share: float, burst: float) -> None:
     assert loss.p / (loss.p + loss.r) == pytest.approx(share, rel=0.01)
     assert 1 / loss.r == pytest.approx(burst, rel=0.01)
     assert pair.forward == pair.reverse
+
+
+def test_starlink_has_a_burst_at_the_end_of_every_slot() -> None:
+    pair = presets()["starlink"].pair
+    assert pair.forward == pair.reverse
+    (_, before), *_ = pair.forward.segments()
+    assert before == Link(13 * MS)
+    bursts = [change for change in pair.forward.changes if change.link.loss]
+    assert [change.at_ns // MS for change in bursts[:3]] == [5_000, 20_000, 35_000]
+    assert {change.link for change in bursts} == {Link(13 * MS, loss=Bernoulli(0.5))}
+    ends = [change.at_ns // MS for change in pair.forward.changes if not change.link.loss]
+    assert ends[:2] == [5_200, 20_200]
 
 
 def test_rfc8868_grid() -> None:
