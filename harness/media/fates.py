@@ -38,18 +38,17 @@ from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
 from harness.records import Columns, Fate, Kind, Outcome, Verdict
 from harness.units import NS_PER_S, samples_to_ns
 
-_BY_VERDICT = {
-    Verdict.USED: Fate.PLAYED,
-    Verdict.LATE: Fate.LATE,
-    Verdict.UNDECODABLE: Fate.UNDECODABLE,
-    Verdict.INCOMPLETE: Fate.INCOMPLETE,
-}
-_BY_OUTCOME = {
-    Outcome.DELIVERED: Fate.LATE,
-    Outcome.LOST: Fate.LOST,
-    Outcome.QUEUE: Fate.QUEUE,
-    Outcome.CORRUPTED: Fate.UNDECODABLE,
-}
+_BY_VERDICT = np.zeros(len(Verdict), np.int64)
+_BY_VERDICT[[Verdict.USED, Verdict.LATE, Verdict.UNDECODABLE, Verdict.INCOMPLETE]] = (
+    [Fate.PLAYED, Fate.LATE, Fate.UNDECODABLE, Fate.INCOMPLETE]
+)  # fmt: skip
+_BY_OUTCOME = np.zeros(len(Outcome), np.int64)
+_BY_OUTCOME[[Outcome.DELIVERED, Outcome.LOST, Outcome.QUEUE, Outcome.CORRUPTED]] = (
+    [Fate.LATE, Fate.LOST, Fate.QUEUE, Fate.UNDECODABLE]
+)  # fmt: skip
+_FATES = np.array([fate.name.lower() for fate in Fate])
+_KINDS = np.array([kind.name.lower() for kind in Kind])
+_NONE = -1
 
 
 def join(
@@ -87,6 +86,15 @@ def _media_ns(
     return (frame * facts.frame_samples + offset_samples) * NS_PER_S // facts.sample_rate_hz
 
 
+def _rows_of(keys: NDArray[np.int64], wanted: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Index into ``keys`` (each there once) of each of ``wanted``; -1 where it is not there."""
+    if not len(keys):
+        return np.full(len(wanted), -1)
+    order = np.argsort(keys, kind="stable")
+    found = order[np.minimum(np.searchsorted(keys, wanted, sorter=order), len(keys) - 1)]
+    return np.where(keys[found] == wanted, found, -1)
+
+
 def _packets(
     sent: Columns,
     received: Columns,
@@ -96,41 +104,32 @@ def _packets(
     reliable: bool,
 ) -> Columns:
     seq, send_ns = _ints(sent, "seq"), _ints(sent, "send_ns")
-    row_of = {int(number): row for row, number in enumerate(seq)}
-    copies = np.zeros(len(seq), np.int64)
-    first_ns = np.full(len(seq), -1, np.int64)
-    verdicts: list[Verdict | None] = [None] * len(seq)
-    reordered = np.zeros(len(seq), bool)
-    newest = -1
-    for number, frame, recv_ns, verdict in zip(
-        received["seq"], received["frame"], received["recv_ns"], received["verdict"], strict=True
-    ):
-        row = row_of.get(int(number)) if frame >= 0 else None
-        if row is None or verdict == Verdict.FOREIGN:
-            continue
-        copies[row] += 1
-        if copies[row] == 1:
-            first_ns[row] = recv_ns
-            reordered[row] = row < newest
-            newest = max(newest, row)
-        if verdict != Verdict.DUPLICATE:
-            verdicts[row] = Verdict(int(verdict))
-    outcomes = {} if link_log is None or reliable else _outcomes(sent, link_log)
-    fates = []
-    for row, verdict in enumerate(verdicts):
-        if verdict is not None:
-            fate = _BY_VERDICT[verdict]
-            if fate == Fate.PLAYED and reordered[row]:
-                fate = Fate.REORDERED
-        elif send_ns[row] < 0:
-            fate = Fate.QUEUE
-        elif reliable:
-            fate = Fate.LATE
-        else:
-            fate = _BY_OUTCOME[outcomes.get(row, Outcome.LOST)]
-        fates.append(fate.name.lower())
-    frame = _ints(sent, "frame")
+    total = len(seq)
+    rows = _rows_of(seq, _ints(received, "seq"))
+    verdict = _ints(received, "verdict")
+    ours = (rows >= 0) & (_ints(received, "frame") >= 0) & (verdict != Verdict.FOREIGN)
+    rows, verdict, recv_ns = rows[ours], verdict[ours], _ints(received, "recv_ns")[ours]
+
+    firsts = np.sort(np.unique(rows, return_index=True)[1])  # in order of arrival
+    arrived = rows[firsts]
+    first_ns = np.full(total, -1)
+    first_ns[arrived] = recv_ns[firsts]
+    reordered = np.zeros(total, bool)
+    reordered[arrived[1:]] = arrived[1:] < np.maximum.accumulate(arrived)[:-1]
+
+    judged = verdict != Verdict.DUPLICATE
+    judgement = np.full(total, _NONE)
+    judgement[rows[judged]] = verdict[judged]  # the last one counts
     refused = send_ns < 0
+    fate = np.where(refused, int(Fate.QUEUE), int(Fate.LATE if reliable else Fate.LOST))
+    known = judgement != _NONE
+    if link_log is not None and not reliable and not known.all():
+        outcome = _outcomes(sent, link_log)
+        logged = ~refused & (outcome != _NONE)
+        fate[logged] = _BY_OUTCOME[outcome[logged]]
+    fate[known] = _BY_VERDICT[judgement[known]]
+    fate[reordered & (fate == Fate.PLAYED)] = Fate.REORDERED
+    frame = _ints(sent, "frame")
     return {
         "seq": seq,
         "frame": frame,
@@ -140,26 +139,29 @@ def _packets(
         "size_bytes": _ints(sent, "size_bytes"),
         "send_ns": _nullable(send_ns - t0_ns, refused),
         "transit_ns": _nullable(first_ns - send_ns, (first_ns < 0) | refused),
-        "copies": copies,
-        "fate": np.array(fates, dtype=str),
+        "copies": np.bincount(rows, minlength=total),
+        "fate": _FATES[fate],
     }
 
 
-def _outcomes(sent: Columns, link_log: Columns) -> dict[int, Outcome]:
-    """The link's outcome by row of ``sent``, for those found in its log."""
+def _outcomes(sent: Columns, link_log: Columns) -> NDArray[np.int64]:
+    """The link's outcome by row of ``sent``; -1 for those not found in its log."""
     media = (link_log["direction"] == 0) & (link_log["outcome"] != Outcome.DUPLICATE)
     # A link may write a packet down when it leaves; the stable sort gives the order of entering.
     entered = np.flatnonzero(media)[np.argsort(link_log["in_ns"][media], kind="stable")]
-    log = zip(link_log["size_bytes"][entered], link_log["outcome"][entered], strict=True)
-    found: dict[int, Outcome] = {}
     sizes = _ints(sent, "size_bytes") + IP_UDP_BYTES + ETHERNET_BYTES
-    expected = set(sizes.tolist())
-    entries = [(int(size), Outcome(int(outcome))) for size, outcome in log if int(size) in expected]
+    entered = entered[np.isin(link_log["size_bytes"][entered], sizes)]
+    logged_sizes, logged = (_ints(link_log, name)[entered] for name in ("size_bytes", "outcome"))
+    found = np.full(len(sizes), _NONE)
+    taken = np.flatnonzero(_ints(sent, "send_ns") >= 0)
+    if np.array_equal(sizes[taken], logged_sizes):
+        found[taken] = logged
+        return found
     at = 0
-    for row in np.flatnonzero(_ints(sent, "send_ns") >= 0):
-        for ahead in range(at, len(entries)):
-            if entries[ahead][0] == sizes[row]:
-                found[int(row)] = entries[ahead][1]
+    for row in taken:
+        for ahead in range(at, len(entered)):
+            if logged_sizes[ahead] == sizes[row]:
+                found[row] = logged[ahead]
                 at = ahead + 1
                 break
     return found
@@ -168,8 +170,7 @@ def _outcomes(sent: Columns, link_log: Columns) -> dict[int, Outcome]:
 def _frames(sent: Columns, played: Columns, facts: CodecFacts, t0_ns: int) -> Columns:
     frame = _ints(played, "frame")
     inserted = frame < 0
-    row_of = {int(k): row for row, k in enumerate(sent["frame"])}
-    rows = np.array([row_of.get(int(k), -1) for k in frame], np.int64)
+    rows = _rows_of(_ints(sent, "frame"), frame)
     unsent = rows < 0
 
     def at_sender(name: str) -> NDArray[np.int64]:
@@ -187,7 +188,7 @@ def _frames(sent: Columns, played: Columns, facts: CodecFacts, t0_ns: int) -> Co
     return {
         "frame": _nullable(frame, inserted),
         "media_ns": _nullable(_media_ns(frame, facts), inserted),
-        "kind": np.array([Kind(int(kind)).name.lower() for kind in played["kind"]], dtype=str),
+        "kind": _KINDS[played["kind"]],
         "capture_ns": _nullable(capture, inserted),
         "fill_ns": _nullable(fill, inserted),
         "lookahead_ns": _nullable(ready - capture - fill, inserted),
