@@ -360,6 +360,7 @@ class TestChangesInARealKernel:
             "loss windows": {"loss windows", "loss"},
             "windows beside loss": {"loss windows", "loss"},
             "ramp": {"delay", "delay changes"},
+            "outage": {"departures"},
             "other jitters": {"delay changes", "jitter"},
         }
         judged = {f.figure for f in figures if f.ok}

@@ -10,15 +10,20 @@ import pytest
 
 from harness.network.link import (
     Bernoulli,
+    Change,
     GilbertElliott,
     Link,
     LinkPair,
     LossTrace,
+    MediaTimeLoss,
     Rate,
+    Recording,
     Reorder,
+    Replay,
 )
 from harness.network.model import LinkModel
 from harness.network.proof import ProofFigure, prove
+from harness.network.trace import PacketClock, draw, fit
 from harness.records import LINK_LOG, Columns, from_rows
 
 MS = 1_000_000
@@ -152,3 +157,207 @@ def test_directions_are_judged_apart() -> None:
     assert [f for f in prove(LinkPair(Link(), Link(50 * MS)), both) if f.ok is False] == []
     wrong = [f for f in prove(LinkPair(Link(50 * MS), Link()), both) if f.ok is False]
     assert {(f.direction, f.figure) for f in wrong} == {("forward", "delay"), ("reverse", "delay")}
+
+
+# --- links that change ----------------------------------------------------------------------------
+
+S = 1000 * MS
+AUDIO_NS = 10 * S
+FRAME_NS = 20 * MS
+CLOCK = PacketClock(320, 16_000, 0, 0, AUDIO_NS // FRAME_NS)
+
+
+def scheduled(base: Link, *changes: tuple[int, Link]) -> Link:
+    return replace(base, changes=tuple(Change(at_ns, link) for at_ns, link in changes))
+
+
+def limited(rate_bps: int) -> Link:
+    return Link(10 * MS, rate=Rate(rate_bps, 1600, limit_bytes=60_000))
+
+
+def ramp(step_ns: int) -> Link:
+    parts = [(2 * S + n * FRAME_NS, Link(20 * MS + n * step_ns)) for n in range(100)]
+    return scheduled(Link(20 * MS), *parts)
+
+
+def recorded(**what: tuple[float, ...]) -> Link:
+    """Twenty steps of a second; read from memory, so without a hash."""
+    at_ns = tuple(n * S for n in range(20))
+    recording = Recording("csv", "", 20 * S, at_ns, **what)  # type: ignore[arg-type]
+    return Link(10 * MS, replay=Replay(recording, end="loop", queue_ns=300 * MS))
+
+
+def deliveries(offset_ns: int) -> Link:
+    """70 kbit/s on average, in clumps."""
+    at_ns = tuple(n * 170 * MS + n * n % 7 * 40 * MS for n in range(130))
+    recording = Recording("mahimahi", "", 30 * S, deliveries_ns=tuple(sorted(at_ns)))
+    return Link(10 * MS, replay=Replay(recording, offset_ns, "loop", queue_bytes=60_000))
+
+
+GE = GilbertElliott(0.02, 0.3)
+LOSSY = Link(20 * MS, 5 * MS, "normal", GE)
+CHANGING = {
+    "media-time loss": Link(20 * MS, loss=MediaTimeLoss(0.1, 80 * MS)),
+    "instant hits": Link(20 * MS, loss=MediaTimeLoss(0.2, 30 * MS, "instant"), duplicate=0.05),
+    "coherent": Link(50 * MS, 15 * MS, "normal", coherence_ns=200 * MS),
+    "coherent, quick": Link(50 * MS, 15 * MS, "pareto", coherence_ns=20 * MS),
+    "all in media time": Link(
+        *(50 * MS, 15 * MS, "normal", MediaTimeLoss(0.1, 80 * MS), 0.05, 0.05),
+        coherence_ns=200 * MS,
+    ),
+    "gap": scheduled(
+        LOSSY,
+        (3 * S, replace(LOSSY, delay_ns=120 * MS)),
+        (4 * S, replace(LOSSY, loss=Bernoulli(1.0))),
+        (4 * S + 800 * MS, LOSSY),
+    ),
+    "other losses": scheduled(
+        Link(loss=Bernoulli(0.05)), (3 * S, Link(loss=GE)), (6 * S, Link(loss=Bernoulli(0.3)))
+    ),
+    "list of losses": scheduled(
+        Link(loss=LossTrace((0, 0, 1))), (3 * S, Link(40 * MS, loss=LossTrace((0, 0, 1))))
+    ),
+    "ramp": ramp(MS),
+    "rate step": scheduled(limited(500_000), (3 * S, limited(60_000)), (6 * S, limited(500_000))),
+    "outage": scheduled(limited(500_000), (3 * S, limited(0)), (4 * S, limited(500_000))),
+    "recorded rate": recorded(rate_bps=tuple(40_000 + n * 7 % 10 * 20_000 for n in range(20))),
+    "recorded loss": recorded(loss=tuple(n % 5 / 20 for n in range(20))),
+    "recorded delay": recorded(delay_ns=tuple(n * 7 % 10 * 5 * MS for n in range(20))),
+    "deliveries": deliveries(0),
+    "reordering": scheduled(
+        Link(60 * MS, reorder=Reorder(0.3, 3)),
+        (3 * S, Link(60 * MS, reorder=Reorder(0.3, 3), duplicate=0.1)),
+    ),
+    "other jitters": scheduled(
+        Link(60 * MS, 10 * MS), (3 * S, Link(10 * MS, 8 * MS, "pareto")), (6 * S, Link(90 * MS))
+    ),
+}
+
+
+def fitted(link: Link, seed: int) -> Link:
+    return fit(draw(LinkPair(link, Link()), seed, 2 * AUDIO_NS), CLOCK).forward
+
+
+def streamed(link: Link, seed: int, late_ns: int = 0) -> Columns:
+    """The log of a perfect engine, or of one whose changes are all late, under 20 ms packets."""
+    model = LinkModel[int](link, str(seed), late_ns)
+    for packet in range(CLOCK.frames):
+        model.offer(packet, 200, (packet + 1) * FRAME_NS)
+    ended = model.collect(10**15)
+    rows = [(0, e.in_ns, e.out_ns, e.size_bytes, e.outcome) for e in ended]
+    return from_rows(LINK_LOG, rows)
+
+
+def verdicts(asked: Link, log: Columns, **how: object) -> dict[str, ProofFigure]:
+    figures = prove(LinkPair(asked, Link()), log, 0, **how)  # type: ignore[arg-type]
+    json.dumps([asdict(f) for f in figures])
+    return {f.figure: f for f in figures}
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_link_that_changes_as_asked_is_accepted(name: str) -> None:
+    for seed in range(8):
+        link = fitted(CHANGING[name], seed)
+        found = verdicts(link, streamed(link, seed))
+        assert [f for f in found.values() if f.ok is False] == []
+    exercised = {
+        "media-time loss": {"loss windows", "loss", "delay", "jitter", "queue drops"},
+        "all in media time": {"loss windows", "delay changes", "duplicates", "corruption"},
+        "gap": {"loss windows", "loss", "delay changes", "jitter"},
+        "rate step": {"departures", "rate", "delay"},
+        "outage": {"departures"},
+        "recorded rate": {"departures", "rate"},
+        "deliveries": {"departures", "rate"},
+        "recorded delay": {"delay changes"},
+        "reordering": {"reordering"},
+    }
+    assert {name for name, f in found.items() if f.ok} >= exercised.get(name, {"loss"})
+
+
+MEDIA_LOSS = CHANGING["media-time loss"]
+SPIKE = scheduled(Link(20 * MS), (5 * S, Link(60 * MS)), (5 * S + 400 * MS, Link(20 * MS)))
+WRONG_CHANGES = {
+    "windows a packet late": ("loss windows", MEDIA_LOSS, MEDIA_LOSS, FRAME_NS),
+    "no windows": ("loss windows", MEDIA_LOSS, Link(20 * MS), 0),
+    "windows unasked": ("loss", SPIKE, scheduled(SPIKE, (S, Link(loss=Bernoulli(1.0)))), 0),
+    "deviations too late": ("delay changes", CHANGING["coherent"], CHANGING["coherent"], S),
+    "coherence ignored": ("delay changes", CHANGING["coherent"], Link(50 * MS), 0),
+    "half a ramp": ("delay changes", ramp(MS), ramp(MS // 2), 0),
+    "ramp ignored": ("delay changes", ramp(MS), Link(20 * MS), 0),
+    "ramp 100 ms late": ("delay changes", ramp(MS), ramp(MS), 100 * MS),
+    "spike ignored": ("delay changes", SPIKE, Link(20 * MS), 0),
+    "gap ignored": ("loss windows", CHANGING["gap"], LOSSY, 0),
+    "wrong rate": (
+        "rate",
+        CHANGING["rate step"],
+        scheduled(limited(500_000), (3 * S, limited(66_000)), (6 * S, limited(500_000))),
+        0,
+    ),
+    "rate step late": ("departures", CHANGING["rate step"], CHANGING["rate step"], 300 * MS),
+    "rate step ignored": ("rate", CHANGING["rate step"], limited(500_000), 0),
+    "rate unasked": ("departures", scheduled(limited(500_000), (S, SPIKE)), limited(60_000), 0),
+    "outage ignored": ("departures", CHANGING["outage"], limited(500_000), 0),
+    "another recording": ("departures", deliveries(0), deliveries(5 * S), 0),
+    "too many losses": (
+        "loss",
+        CHANGING["other losses"],
+        scheduled(Link(loss=Bernoulli(0.05)), (3 * S, Link(loss=Bernoulli(0.4)))),
+        0,
+    ),
+    "another list": ("loss", CHANGING["list of losses"], Link(loss=LossTrace((0, 1, 1))), 0),
+    "twice the jitter": (
+        "jitter",
+        scheduled(Link(60 * MS, 10 * MS), (3 * S, Link(90 * MS, 10 * MS))),
+        scheduled(Link(60 * MS, 20 * MS), (3 * S, Link(90 * MS, 20 * MS))),
+        0,
+    ),
+    "copies unasked": ("duplicates", SPIKE, replace(SPIKE, changes=(), duplicate=0.1), 0),
+    "damage unasked": ("corruption", SPIKE, replace(SPIKE, changes=(), corrupt=0.1), 0),
+}
+
+
+@pytest.mark.parametrize("name", WRONG_CHANGES)
+def test_a_link_that_changes_otherwise_is_refused(name: str) -> None:
+    figure, asked, real, late_ns = WRONG_CHANGES[name]
+    for seed in range(4):
+        log = streamed(fitted(real, seed), seed, late_ns)
+        assert verdicts(fitted(asked, seed), log)[figure].ok is False
+
+
+def test_media_time_counts_from_t0_on_the_clock_of_the_log() -> None:
+    link = fitted(MEDIA_LOSS, 1)
+    log = streamed(link, 1)
+    later = log | {"in_ns": log["in_ns"] + S, "out_ns": log["out_ns"] + S}
+    pair = LinkPair(link, Link())
+    assert [f for f in prove(pair, later, S) if f.ok is False] == []
+    assert {f.figure for f in prove(pair, later) if f.ok is False} >= {"loss windows", "loss"}
+
+
+def made(link: Link, late_ns: int) -> dict[str, dict[str, object]]:
+    """What an engine would say whose changes were all so late."""
+    planned = len(link.changes)
+    return {
+        "forward": {
+            "planned": planned,
+            "skipped": 0,
+            "spacing_ns": 100 * MS,
+            "worst_lateness_ns": late_ns,
+            "median_lateness_ns": late_ns,
+            "late": [[change.at_ns, late_ns] for change in link.changes],
+            "behind_ns": planned * late_ns,
+            "span_ns": AUDIO_NS,
+        }
+    }
+
+
+def test_what_a_late_change_did_is_left_out_and_said() -> None:
+    link = fitted(MEDIA_LOSS, 2)
+    log = streamed(link, 2, 25 * MS)
+    without = verdicts(link, log)
+    assert without["loss windows"].ok is without["loss"].ok is False
+    found = verdicts(link, log, changes=made(link, 25 * MS))
+    assert [f for f in found.values() if f.ok is False] == []
+    assert found["loss windows"].ok
+    assert "made up to 25.00 ms late" in found["changes in time"].note
+    found = verdicts(link, log, changes=made(link, 100 * MS))
+    assert found["changes in time"].ok is False
