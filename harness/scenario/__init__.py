@@ -17,7 +17,7 @@ from harness.errors import ScenarioError
 from harness.scenario.canonical import canonical, digest
 from harness.scenario.document import MAX_CHARACTERS, DocumentError, parse
 from harness.scenario.links import Preset, presets
-from harness.scenario.mistakes import message_of
+from harness.scenario.mistakes import is_unknown_key, message_of
 from harness.scenario.model import (
     CodecEntry,
     Combination,
@@ -105,7 +105,8 @@ def loads(text: str, file: str, folder: Path, fetch: Fetch | None = None) -> Sce
         scenario = Scenario.model_validate(expanded.data, strict=True, context=context)
     except ValidationError as error:
         for one in error.errors(include_url=False):
-            found.append((*document.place(expanded.place(one["loc"])), message_of(one)))
+            place = expanded.place(one["loc"], is_unknown_key(one))
+            found.append((*document.place(place), message_of(one)))
     if found or scenario is None:
         lines = [f"{file}:{line}: {path}: {message}" for line, path, message in sorted(set(found))]
         raise ScenarioError(lines)

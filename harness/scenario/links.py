@@ -14,6 +14,7 @@ from typing import Annotated, Any, Literal, NamedTuple
 
 import yaml
 from pydantic import (
+    BeforeValidator,
     Discriminator,
     Field,
     Tag,
@@ -38,7 +39,7 @@ from harness.network.link import (
     Reorder,
 )
 from harness.scenario.document import Loc, show
-from harness.scenario.mistakes import Written, mistake, refuse
+from harness.scenario.mistakes import Written, mistake, not_among, refuse
 from harness.scenario.quantities import (
     AT_LEAST_ONE,
     FULL_FRAME_BYTES,
@@ -163,13 +164,21 @@ def read_trace(path: Path) -> tuple[int, ...]:
     return tuple(lost)
 
 
+LOSS_MODELS = ("media-time", "gilbert-elliott", "trace")
+
+
+def _known_model(value: Any) -> Any:
+    if isinstance(value, dict) and "model" in value and value["model"] not in LOSS_MODELS:
+        raise refuse([mistake(not_among("a model", value["model"], LOSS_MODELS), "model")])
+    return value
+
+
 def _loss_form(value: Any) -> str | None:
     if isinstance(value, (WrittenTrace, WrittenGilbertElliott, WrittenMediaTime)):
         return value.model
     if not isinstance(value, dict):
         return "probability"
-    model = value.get("model")
-    return model if model in ("media-time", "gilbert-elliott", "trace") else None
+    return value.get("model")
 
 
 WrittenLoss = Annotated[
@@ -183,6 +192,7 @@ WrittenLoss = Annotated[
         custom_error_message='expected a probability or a mapping with "model: media-time", '
         '"model: gilbert-elliott" or "model: trace"',
     ),
+    BeforeValidator(_known_model),
 ]
 
 

@@ -13,6 +13,8 @@ from pydantic_core import ErrorDetails, InitErrorDetails, PydanticCustomError
 from harness.fields import Frozen
 from harness.scenario.document import Loc, show
 
+KNOWN_KEY = "a known key"
+
 
 def mistake(message: str, *loc: str | int, value: object = None) -> InitErrorDetails:
     """One mistake, to be raised from within a validator by ``refuse``."""
@@ -69,7 +71,7 @@ def name_the_keys(error: ValidationError, fields: Iterable[str]) -> list[InitErr
     for one in error.errors(include_url=False):
         if one["type"] == "extra_forbidden" and len(one["loc"]) == 1:
             key = one["loc"][0]
-            details.append(mistake(not_among("a known key", key, fields), key))
+            details.append(mistake(not_among(KNOWN_KEY, key, fields), key))
         elif one["type"] != "default_factory_not_called":  # only says that there are others
             details.append(_again(one, one["loc"]))
     return details
@@ -99,6 +101,11 @@ _EXPECTED = {
     "string_too_short": "at least {min_length} characters",
     "string_too_long": "at most {max_length} characters",
 }
+
+
+def is_unknown_key(error: ErrorDetails) -> bool:
+    """Whether the mistake is a key that its mapping does not have."""
+    return message_of(error).startswith(f"expected {KNOWN_KEY} ")
 
 
 def message_of(error: ErrorDetails) -> str:

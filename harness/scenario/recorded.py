@@ -257,9 +257,7 @@ class WrittenReplay(Written):
             assert self.url is not None
             assert self.sha256 is not None
             if fetch is None:
-                raise BadInput(
-                    f"expected a file, got {self.url}, which nothing here can fetch"
-                )
+                raise BadInput(f"expected a file, got {self.url}, which nothing here can fetch")
             try:
                 data = fetch(self.url, self.sha256)
             except HarnessError as error:

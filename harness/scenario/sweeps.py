@@ -283,8 +283,9 @@ class Expanded:
         """Where an entry of an expanded list stands in the file."""
         return self.slots[axis][index].index if axis in self.slots else index
 
-    def place(self, loc: Loc) -> Loc:
-        """The location in the file of one in ``data``."""
+    def place(self, loc: Loc, is_unknown_key: bool = False) -> Loc:
+        """The location in the file of one in ``data``; a key that a sweep sets and that is not
+        known stands in the sweep's path."""
         if len(loc) < 2 or loc[0] not in self.slots or not isinstance(loc[1], int):
             return loc
         slot = self.slots[str(loc[0])][loc[1]]
@@ -293,7 +294,7 @@ class Expanded:
             for part in loc[2:]:
                 if matched < len(one.path) and str(part) == one.path[matched]:
                     matched += 1
-            if matched == len(one.path):
+            if matched == len(one.path) and not is_unknown_key:
                 return one.value_place
             if matched > one.known:
                 return one.path_place

@@ -274,6 +274,10 @@ class TestNetworks:
             ),
             (
                 "{name: n, forward: {loss: {model: gilbert, p: 0, r: 0}}}",
+                ".forward.loss.model: expected a model (media-time, gilbert-elliott, trace), got ",
+            ),
+            (
+                "{name: n, forward: {loss: {p: 1%}}}",
                 '.forward.loss: expected a probability or a mapping with "model: media-time"',
             ),
             (

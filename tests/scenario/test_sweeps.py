@@ -222,6 +222,11 @@ class TestMistakes:
                 'got "los"; did you mean "loss"?',
             ),
             (
+                LOSS.replace("forward.loss.loss", "forward.loss.los") % "[1%, 2%]",
+                ".set",
+                'got "los"; did you mean "loss"?',
+            ),
+            (
                 LOSS.replace("forward.loss.loss", "forward.delay.loss") % "[1%]",
                 ".set",
                 'expected a mapping to set "loss" in, got "5ms"',
