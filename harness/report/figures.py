@@ -13,6 +13,7 @@ import re
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from html import escape
 from typing import Any
 
@@ -23,7 +24,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from harness.report.tables import BIN_S, CONFIGURATION, FATES, wide
+from harness.report.tables import BIN_S, CONFIGURATION, FATES, Shown, wide
+from harness.score import curves
 
 INK = "#1a1b1c"
 FAINT = "#c7c8c9"
@@ -227,6 +229,204 @@ def fate_strips(
     axes.set_xlabel("media time (s)")
 
 
+@dataclass(frozen=True)
+class Stroke:
+    """How a curve is drawn: ``level`` for comparison (dashed), ``faint`` as a control (dotted)."""
+
+    colour: str
+    level: bool = False
+    faint: bool = False
+
+
+def curves_over_sweep(
+    axes: Axes,
+    sweep: curves.Sweep,
+    strokes: Mapping[str, Stroke],
+    crossings: Sequence[curves.Crossing],
+    shown: Shown,
+    xlabel: str,
+) -> None:
+    """Means with their bands over a swept parameter, each curve labelled at its end; a ring at each
+    crossing that is certain, with its interval as a bar."""
+    ends: dict[str, float] = {}
+    for curve in sweep.curves:
+        stroke = strokes[curve.name]
+        known = np.isfinite(curve.mean)
+        if not known.any():
+            continue
+        x, mean = sweep.x[known], curve.mean[known]
+        ends[curve.name] = float(mean[-1])
+        axes.fill_between(
+            sweep.x, curve.low, curve.high, color=stroke.colour, alpha=0.16, linewidth=0
+        )
+        axes.plot(
+            x,
+            mean,
+            color=stroke.colour,
+            linewidth=1.0 if stroke.faint else 1.7,
+            linestyle=(0, (1, 1.5)) if stroke.faint else "--" if stroke.level else "-",
+            marker="" if stroke.level or stroke.faint else ".",
+            markersize=5,
+        )
+    for crossing in crossings:
+        if crossing.low is not None and crossing.high is not None:
+            curve = next(one for one in sweep.curves if one.name == crossing.line)
+            known = np.isfinite(curve.mean)
+            y = float(np.interp(crossing.x, sweep.x[known], curve.mean[known]))
+            axes.hlines(y, crossing.low, crossing.high, INK, linewidth=1.0)
+            axes.plot(crossing.x, y, "o", mfc="none", mec=INK, mew=1.1, markersize=7, zorder=4)
+    axes.set_xlim(float(sweep.x[0]), float(sweep.x[-1]))
+    if len(sweep.x) <= _MOST_TICKS:
+        axes.set_xticks(sweep.x, [f"{x:g}" for x in sweep.x])
+    if shown.key.startswith("pesq"):
+        axes.set_ylim(0.95, 4.75)
+    elif shown.unit:
+        axes.set_ylim(bottom=0)
+    axes.grid(axis="both")
+    axes.set_axisbelow(True)
+    axes.set_xlabel(xlabel)
+    axes.set_ylabel(shown.label + (f" ({shown.unit})" if shown.unit else ""))
+    _label_ends(axes, ends, strokes)
+
+
+_MOST_TICKS = 9
+_LINE_HEIGHT = 0.062
+"""Of a label at a curve's end, in heights of its axes."""
+
+
+def _label_ends(axes: Axes, ends: Mapping[str, float], strokes: Mapping[str, Stroke]) -> None:
+    """Names beside the right edge, moved apart where curves end close together."""
+    bottom, top = axes.get_ylim()
+    wanted = {name: (y - bottom) / (top - bottom) for name, y in ends.items()}
+    places = _apart(wanted, _LINE_HEIGHT)
+    for name, place in places.items():
+        axes.plot(
+            [1.0, 1.025],
+            [wanted[name], place],
+            color=strokes[name].colour,
+            linewidth=1.0,
+            transform=axes.transAxes,
+            clip_on=False,
+        )
+        axes.text(
+            1.035, place, _short(name), transform=axes.transAxes, va="center", fontsize=9, color=INK
+        )
+
+
+def _apart(wanted: Mapping[str, float], least: float) -> dict[str, float]:
+    """Places at least ``least`` apart, each as near as can be to the one wanted, in its order."""
+    groups: list[tuple[list[str], float]] = []
+    for name in sorted(wanted, key=lambda one: (wanted[one], one)):
+        groups.append(([name], wanted[name]))
+        while len(groups) > 1:
+            (below, low), (above, high) = groups[-2:]
+            if high - low >= least * (len(below) + len(above)) / 2:
+                break
+            count = len(below) + len(above)
+            middle = (low * len(below) + high * len(above)) / count
+            groups[-2:] = [(below + above, middle)]
+    return {
+        name: middle + (i - (len(names) - 1) / 2) * least
+        for names, middle in groups
+        for i, name in enumerate(names)
+    }
+
+
+def forest(
+    axes: Axes,
+    rows: pd.DataFrame,
+    labels: Sequence[str],
+    colours: Mapping[str, str],
+    shown: Shown,
+    resolution: float | None,
+) -> None:
+    """Differences to the baseline with their intervals, one row each, from the top down.
+
+    ``rows`` are those of :func:`harness.report.differences.differences` of one network and figure,
+    in the order of ``labels`` (NaN where there is no difference), with ``significant``, which fills
+    the mark. Shaded: less than the rig can resolve between two cells.
+    """
+    if resolution:
+        axes.axvspan(-resolution, resolution, color=FAINT, alpha=0.5, linewidth=0)
+    axes.axvline(0, color=INK, linewidth=0.8)
+    for place, row in enumerate(rows.to_dict("records")):
+        if pd.isna(row["mean"]):
+            continue
+        colour = colours[row["codec"]]
+        if not np.isnan(row["low"]):
+            axes.hlines(place, row["low"], row["high"], colour, linewidth=2.0)
+        axes.plot(
+            row["mean"],
+            place,
+            "D" if row["control"] else "o",
+            mec=colour,
+            mfc=colour if row["significant"] else "none",
+            mew=1.5,
+            markersize=6.5,
+            zorder=3,
+        )
+    axes.set_yticks(np.arange(len(labels)), [_short(label) for label in labels])
+    axes.set_ylim(len(labels) - 0.5, -0.5)
+    axes.margins(x=0.08)
+    axes.locator_params(axis="x", nbins=5)
+    axes.tick_params(axis="y", length=0)
+    axes.grid(axis="x")
+    axes.set_axisbelow(True)
+    axes.set_xlabel(shown.label + (f" ({shown.unit})" if shown.unit else ""))
+
+
+def delay_over_time(axes: Axes, steps: pd.DataFrame, packets: pd.DataFrame, seconds: float) -> None:
+    """What packets of one cell met, along its media: their one-way delay as dots, lost ones as
+    ticks below, and as a line the delay that was asked for, where that changes (``steps``, those
+    of :func:`harness.report.links.course`)."""
+    media_s = packets["media_ns"].to_numpy(np.float64) / 1e9
+    transit_ms = packets["transit_ns"].to_numpy(np.float64, na_value=np.nan) / 1e6
+    lost = np.isnan(transit_ms)
+    if len(steps):
+        axes.step(
+            [*steps["second"], seconds],
+            [*steps["delay_ms"], steps["delay_ms"].iloc[-1]],
+            where="post",
+            color=INK,
+            linewidth=0.9,
+            label="asked",
+        )
+    dots = axes.plot(media_s[~lost], transit_ms[~lost], ".", color="#0072b2", markersize=2.5)
+    for dot in dots:
+        dot.set_label("measured")
+    axes.plot(
+        media_s[lost],
+        np.full(int(lost.sum()), 0.02),
+        "|",
+        color=FATE_COLOURS["lost"],
+        markersize=7,
+        transform=axes.get_xaxis_transform(),
+        label="lost",
+    )
+    axes.set_xlim(0, seconds)
+    top = np.nanmax([1.0, *transit_ms[~lost], *(steps["delay_ms"] if len(steps) else [])])
+    axes.set_ylim(-0.1 * top, 1.08 * top)
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("media time (s)")
+    axes.set_ylabel("one-way delay (ms)")
+
+
+def course_over_time(
+    axes: Axes, steps: pd.DataFrame, column: str, label: str, seconds: float
+) -> None:
+    """One column of what a link was asked to do over time, as steps."""
+    values = [*steps[column], steps[column].iloc[-1]]
+    axes.step([*steps["second"], seconds], values, where="post", color=INK, linewidth=1.2)
+    axes.fill_between([*steps["second"], seconds], 0, values, step="post", color=FAINT, alpha=0.6)
+    axes.set_xlim(0, seconds)
+    axes.set_ylim(0, max(1e-9, 1.08 * float(np.nanmax([0, *values]))))
+    axes.grid(axis="y")
+    axes.set_axisbelow(True)
+    axes.set_xlabel("time since sample 0 (s)")
+    axes.set_ylabel(label)
+
+
 def _short(label: str, longest: int = 26) -> str:
     """A label that leaves room for the drawing: its middle goes."""
     half = (longest - 1) // 2
@@ -255,9 +455,21 @@ def svg(
     ``name`` is unique on the page and starts the ids inside; ``description`` is what a screen
     reader says. Byte-stable: the same drawing gives the same text.
     """
+    return svg_row(name, [draw], size, description)
+
+
+def svg_row(
+    name: str,
+    draws: Sequence[Callable[[Axes], None]],
+    size: tuple[float, float],
+    description: str,
+) -> str:
+    """As :func:`svg`, of drawings side by side that share the labels of their y axis."""
     with style():
         figure = Figure(figsize=size, layout="constrained")
-        draw(figure.add_subplot())
+        row = figure.subplots(1, len(draws), sharey=len(draws) > 1, squeeze=False)[0]
+        for draw, axes in zip(draws, row, strict=True):
+            draw(axes)
         sink = io.StringIO()
         figure.savefig(sink, format="svg", metadata={"Date": None})
     text = _PROLOGUE.sub("", sink.getvalue())

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from harness.report import audio, figures, tables
+from harness.report import audio, figures, links, noise, propagation, sections, tables
 from harness.report.tables import BY_KEY, CONFIGURATION, FIGURES, Shown
 from harness.score.metrics import METRICS
 from harness.score.stats import MIN_CLUSTERS
@@ -113,9 +113,22 @@ class _Page:
         self.run = run
         self.run_dir = run_dir
         self.row: dict[str, Any] = {str(k): _plain(v) for k, v in run.runs.iloc[0].items()}
-        self.summary = tables.summarise(run)
-        self.order = tables.order(run, self.summary)
-        self.colours = figures.codec_colours(self.order.codecs)
+        self.every = tables.summarise(run)
+        self.shown = tables.of_cells(run, tables.condensed(run.cells))
+        """Without most points of sweeps, which would flood all but their own section."""
+        there = self.shown.cells[CONFIGURATION].drop_duplicates()
+        self.summary = self.every.merge(there, on=CONFIGURATION)
+        self.order = tables.order(self.shown, self.summary)
+        self.networks = links.networks(run)
+        self.added = {
+            axis: set(run.cells.loc[run.cells["control"] == axis, axis])
+            for axis in ("codec", "network")
+        }
+        """Names of the controls that the scenario did not ask for."""
+        self.bases = list(dict.fromkeys(name.split(tables.SWEPT)[0] for name in self.order.codecs))
+        self.colours = figures.codec_colours(
+            [*self.bases, *(name for name in self.order.codecs if name not in self.bases)]
+        )
         self.markers = figures.transport_markers(self.order.transports)
         self.left_out: list[str] = []
         self._fixed = self._contents()
@@ -142,7 +155,7 @@ class _Page:
 
     def clips(self, budget_bytes: int) -> list[Take]:
         """The takes that fit into the budget, in the order in which they are shown."""
-        chosen = tables.choose_clips(self.run, self.order.networks)
+        chosen = tables.choose_clips(self.shown, self.order.networks)
         fitting: list[tuple[tables.Clip, Take]] = []
         carried: set[str] = set()
         for clip in chosen.clips if chosen else ():
@@ -155,7 +168,7 @@ class _Page:
                 budget_bytes -= size
                 carried |= set(take.uris)
                 fitting.append((clip, take))
-        places = ("best", "median", "worst")
+        places = ("highest", "median", "lowest")
         fitting.sort(
             key=lambda pair: (
                 self.order.networks.index(pair[0].network),
@@ -167,33 +180,66 @@ class _Page:
     def _contents(self) -> dict[str, Any]:
         run = self.run
         counts = run.cells["status"].value_counts().to_dict()
-        verdicts = tables.verdicts(run, self.summary, self.order.networks)
-        links = run.cells.drop_duplicates("network").set_index("network")["link_asked"]
+        ranked = [name for name in self.order.networks if name not in self.added["network"]]
+        verdicts = tables.verdicts(self.shown, self.summary, ranked)
+        spread = noise.noise(self.shown)
+        sweeps, panels_left_out = sections.sweeps_of(run, self.bases)
+        if panels_left_out:
+            self.left_out.append(f"{panels_left_out} panels of sweeps.")
         troubled = self._rows(tables.troubled(run), "lines of failed, invalid or unsupported cells")
+        proof = tables.proof(run)
+        condensed = proof["network"].isin(self.order.networks)
         return {
             "run": self.row,
             "warnings": self._warnings(counts, verdicts),
             "statuses": {name: counts.get(name, 0) for name in _STATUSES},
             "verdicts": verdicts,
-            "links": {n: tables.describe_link(_text(links[n])) for n in self.order.networks},
+            "links": {name: self.networks[name].words for name in self.order.networks},
+            "differences": sections.differences_of(
+                self.shown,
+                self.order.networks,
+                self._sorted,
+                self._name,
+                self.colours,
+                {shown.key: noise.resolution(spread, shown.key) for shown in noise.FIGURES},
+            ),
+            "sweeps": sweeps,
+            "swept_away": len(run.cells) - len(self.shown.cells),
+            "networks": [self.networks[name] for name in self.order.networks],
+            "swept_networks": [
+                one for name, one in self.networks.items() if name not in self.order.networks
+            ],
+            "meanings": links.MEANINGS,
+            "impairments": {kind for one in self.networks.values() for kind in one.impairment},
+            "courses": self._drawings(
+                "networks over time",
+                sections.drawings_of(run, [self.networks[n] for n in self.order.networks]),
+            ),
+            "noise": sections.noise_of(run, spread, self._name),
+            "noise_limit": noise.LIMIT,
+            "added": self.added,
+            "propagation": propagation.section(self.run_dir, self.colours),
             "unscored": self._unscored(),
             "min_clusters": MIN_CLUSTERS,
             "conversation_ms": tables.CONVERSATION_MS,
             "significant": tables.SIGNIFICANT,
-            "rig": tables.rig_check(run, self.summary).to_dict("records"),
+            "rig": tables.rig_check(self.shown, self.summary).to_dict("records"),
             "heat": [self._heat(BY_KEY[key]) for key in _HEAT],
             "spreads": sorted(self.summary["spread"].dropna().unique()),
             "scatter": self._scatter(),
             "latency": self._latency(),
             "over_time": self._fates(),
             "strips": self._strips(),
-            "take_of": tables.choose_clips(run, self.order.networks),
+            "take_of": tables.choose_clips(self.shown, self.order.networks),
+            "fate_cells": tables.MAX_FATE_CELLS,
             "causes": self._rows(tables.causes(run), "causes of trouble"),
             "troubled": troubled,
             "lateness": self._rows(tables.lateness(run), "lines of late senders"),
-            "proof": self._rows(tables.proof(run), "lines of the proof"),
+            "proof": self._rows(proof[condensed], "lines of the proof"),
+            "swept_proof": self._rows(proof[~condensed], "lines of the proof of swept networks"),
             "figures": FIGURES,
-            "table": self._table(),
+            "table": self._table(self.summary, self.order),
+            "swept_table": self._swept_table(),
             "codec_key": [
                 (name, self.colours[name], self._facts(name)) for name in self.order.codecs
             ],
@@ -218,6 +264,24 @@ class _Page:
         cells = self.run.cells
         total = len(cells)
         said = []
+        if banner := sections.virtual_banner(self.run, str(self.row["lab_why"])):
+            said.append(("warn", banner))
+        if self.row["lab"]:
+            said.append(
+                (
+                    "note",
+                    f"Lab {self.row['lab']} ({self.row['lab_why']}); link engine"
+                    f" {self.row['link']} ({self.row['link_why']}).",
+                )
+            )
+        if split := sum(len(one.split) for one in self.networks.values()):
+            said.append(
+                (
+                    "warn",
+                    f"In {split} blocks the cells did not all meet the same impairment trace:"
+                    " differences in pairs within them are not to be trusted.",
+                )
+            )
         if self.row["corpus_warning"]:
             said.append(("warn", str(self.row["corpus_warning"])))
         if not self.row["finished_utc"]:
@@ -271,14 +335,6 @@ class _Page:
             )
         if self.row["git_dirty"]:
             said.append(("warn", "Made by a harness with uncommitted changes."))
-        if self.row["lab"]:
-            said.append(
-                (
-                    "note",
-                    f"Lab {self.row['lab']} ({self.row['lab_why']}); link engine"
-                    f" {self.row['link']} ({self.row['link_why']}).",
-                )
-            )
         return said
 
     def _unscored(self) -> dict[str, str]:
@@ -291,7 +347,7 @@ class _Page:
     def _name(self, name: Sequence[str]) -> str:
         """Of a (transport, receiver, codec); what a run has only one of goes without saying."""
         transport, receiver, codec = name
-        parts = [codec]
+        parts = [f"{codec} (control)" if codec in self.added["codec"] else codec]
         if len(self.order.transports) > 1:
             parts.append(transport)
         if len(self.order.receivers) > 1:
@@ -320,8 +376,13 @@ class _Page:
             grids.append((self._listener(transport, receiver), lines))
         return {"shown": shown, "grids": grids, "networks": self.order.networks}
 
+    def _drawings(self, what: str, drawn: list[sections.Drawing]) -> list[sections.Drawing]:
+        if len(drawn) > MAX_PANELS:
+            self.left_out.append(f"{len(drawn) - MAX_PANELS} of {len(drawn)} drawings of {what}.")
+        return drawn[:MAX_PANELS]
+
     def _listeners(self) -> list[tuple[str, str]]:
-        pairs = set(zip(self.run.cells["transport"], self.run.cells["receiver"], strict=True))
+        pairs = set(zip(self.shown.cells["transport"], self.shown.cells["receiver"], strict=True))
         return [
             (t, r) for t in self.order.transports for r in self.order.receivers if (t, r) in pairs
         ]
@@ -359,7 +420,7 @@ class _Page:
         )
 
     def _latency(self) -> list[Panel]:
-        parts = tables.latency_parts(self.run)
+        parts = tables.latency_parts(self.shown)
         if parts.empty:
             return []
         panels = []
@@ -374,17 +435,10 @@ class _Page:
 
     def _sorted(self, rows: pd.DataFrame) -> pd.DataFrame:
         """By codec, transport and receiver, in the report's order."""
-        places = {
-            "codec": self.order.codecs,
-            "transport": self.order.transports,
-            "receiver": self.order.receivers,
-        }
-        return rows.sort_values(
-            list(places), key=lambda column: column.map(places[str(column.name)].index)
-        )
+        return _sorted(rows, self.order, ("codec", "transport", "receiver"))
 
     def _fates(self) -> list[Panel]:
-        shares = tables.fates(self.run)
+        shares = tables.fates(self.shown)
         if shares.empty:
             return []
         lost = list(tables.FATES[1:])
@@ -398,10 +452,10 @@ class _Page:
         return self._panels("fates over time", panels)
 
     def _strips(self) -> list[Panel]:
-        chosen = tables.choose_clips(self.run, self.order.networks)
+        chosen = tables.choose_clips(self.shown, self.order.networks)
         if chosen is None:
             return []
-        cells = tables.ok_cells(self.run)
+        cells = tables.ok_cells(self.shown)
         cells = cells[
             (cells["utterance"] == chosen.utterance) & (cells["repetition"] == chosen.repetition)
         ]
@@ -409,7 +463,7 @@ class _Page:
         for network in self.order.networks:
             strips = []
             for cell in self._sorted(cells[cells["network"] == network]).to_dict("records"):
-                runs = tables.fate_runs(self.run, cell["cell_id"])
+                runs = tables.fate_runs(self.shown, cell["cell_id"])
                 name = self._name((cell["transport"], cell["receiver"], cell["codec"]))
                 strips.append((name, runs))
             if any(runs for _, runs in strips):
@@ -463,27 +517,35 @@ class _Page:
             for _, cell in cells.iterrows()
         ]
 
-    def _table(self) -> list[dict[str, Any]]:
-        """Every configuration with every figure."""
-        rows = self.summary.to_dict("records")
+    def _table(self, summary: pd.DataFrame, order: tables.Order) -> list[dict[str, Any]]:
+        """Every configuration of ``summary`` with every figure."""
+        rows = summary.to_dict("records")
         found = {(*(row[n] for n in CONFIGURATION), row["figure"]): row for row in rows}
         counts = self.run.cells.groupby([*CONFIGURATION, "status"]).size().to_dict()
-        lines = []
-        for network in self.order.networks:
-            mine = self.summary[self.summary["network"] == network]
-            names = self._sorted(mine[CONFIGURATION].drop_duplicates())
-            for key in names.itertuples(index=False, name=None):
-                lines.append(
-                    {
-                        "key": key,
-                        "cells": [(shown, found[(*key, shown.key)]) for shown in FIGURES],
-                        "ok": counts.get((*key, "ok"), 0),
-                        "of": sum(counts.get((*key, status), 0) for status in _STATUSES),
-                    }
-                )
+        names = _sorted(
+            summary[CONFIGURATION].drop_duplicates(),
+            order,
+            ("network", "codec", "transport", "receiver"),
+        )
+        lines = [
+            {
+                "key": key,
+                "cells": [(shown, found[(*key, shown.key)]) for shown in FIGURES],
+                "ok": counts.get((*key, "ok"), 0),
+                "of": sum(counts.get((*key, status), 0) for status in _STATUSES),
+            }
+            for key in names.itertuples(index=False, name=None)
+        ]
         if len(lines) > MAX_ROWS:
             self.left_out.append(f"{len(lines) - MAX_ROWS} of {len(lines)} rows of the full table.")
         return lines[:MAX_ROWS]
+
+    def _swept_table(self) -> list[dict[str, Any]]:
+        """The configurations that stand for points of sweeps and are shown nowhere else."""
+        there = self.summary[CONFIGURATION].drop_duplicates().assign(shown=True)
+        rest = self.every.merge(there, on=CONFIGURATION, how="left")
+        rest = rest[rest["shown"].isna()].drop(columns="shown")
+        return self._table(rest, tables.order(self.run, self.every)) if len(rest) else []
 
     def _facts(self, codec: str) -> str:
         """What one codec is, in words: kind, bitrate, frame, library."""
@@ -570,6 +632,23 @@ def measure(value: Any) -> str:
     return NO_VALUE if _missing(value) else f"{float(value):,.4g}"
 
 
+def short(value: float) -> str:
+    """Three significant digits, for what has an interval beside it."""
+    return f"{value:.3g}"
+
+
+def _sorted(rows: pd.DataFrame, order: tables.Order, by: Sequence[str]) -> pd.DataFrame:
+    places: Mapping[str, tuple[str, ...]] = {
+        "network": order.networks,
+        "codec": order.codecs,
+        "transport": order.transports,
+        "receiver": order.receivers,
+    }
+    return rows.sort_values(
+        list(by), key=lambda column: column.map(places[str(column.name)].index), kind="stable"
+    )
+
+
 def _environment() -> jinja2.Environment:
     environment = jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "templates"),
@@ -578,7 +657,7 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "measure": measure}
+    environment.filters |= {"number": number, "measure": measure, "short": short}
     environment.globals |= {"spread": spread}
     return environment
 

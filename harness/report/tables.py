@@ -9,14 +9,14 @@ an utterance, which is a *range* and no interval. A figure that is missing has a
 from __future__ import annotations
 
 import json
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Hashable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
-from harness import units
+from harness.report.links import is_clean
 from harness.score import stats
 from harness.score.metrics import LATENCY, Better
 from harness.store import Tables
@@ -100,6 +100,55 @@ FIGURES = (
     ),
 )  # fmt: skip
 BY_KEY = {figure.key: figure for figure in FIGURES}
+MAX_FATE_CELLS = 60
+"""Cells of a network and transport whose packets are looked at for :func:`fates`."""
+SWEPT = "@"
+"""In the name of an entry, before each sweep that it is a point of: ``bursty@loss=5%``."""
+
+
+def of_cells(tables: Tables, keep: pd.Series) -> Tables:
+    """The run as if it had only those of its cells that ``keep`` (a mask of ``cells``) leaves."""
+    cells = tables.cells[keep]
+    ids = set(cells["cell_id"])
+    return Tables(
+        tables.runs,
+        cells,
+        _Lent(tables.packets_of, ids),
+        _Lent(tables.frames_of, ids),
+        tables.scores[tables.scores["cell_id"].isin(ids)],
+    )
+
+
+@dataclass(frozen=True)
+class _Lent:
+    """The rows of some cells of a table that another holds."""
+
+    of: Callable[[Collection[str], Sequence[str] | None], pd.DataFrame]
+    cell_ids: set[str]
+
+    def batches(
+        self, cell_ids: Collection[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pd.DataFrame]:
+        wanted = self.cell_ids if cell_ids is None else self.cell_ids.intersection(cell_ids)
+        yield self.of(sorted(wanted), columns)
+
+
+def condensed(cells: pd.DataFrame) -> pd.Series:
+    """A mask of cells: all that are no points of a sweep, and of each sweep those of its first,
+    middle and last point."""
+    points = cells["sweep"].map(lambda text: json.loads(text) if isinstance(text, str) else {})
+    every: dict[str, set[float]] = {}
+    for swept in points:
+        for name, point in swept.items():
+            every.setdefault(name, set()).add(point["x"])
+    kept = {name: _ends_and_middle(sorted(xs)) for name, xs in every.items()}
+    return points.map(
+        lambda swept: all(point["x"] in kept[name] for name, point in swept.items())
+    ).astype(bool)
+
+
+def _ends_and_middle(xs: list[float]) -> set[float]:
+    return {xs[0], xs[len(xs) // 2], xs[-1]}
 
 
 def summarise(tables: Tables, figures: Sequence[Shown] = FIGURES) -> pd.DataFrame:
@@ -132,10 +181,12 @@ def ok_cells(tables: Tables) -> pd.DataFrame:
 
 
 def scored(tables: Tables, shown: Shown) -> pd.DataFrame:
-    """The ``ok`` cells that have this figure, with its ``value`` in the figure's unit."""
+    """The ``ok`` cells that have this figure, with its ``value`` in the figure's unit: what of them
+    tells them apart (``CONFIGURATION``, utterance, repetition, block, control, codec_kind)."""
     mine = (tables.scores[list(_SCORE)] == [shown.metric, shown.mode, shown.track]).all(axis=1)
     values = tables.scores.loc[mine, ["cell_id", "value"]].dropna()
-    return ok_cells(tables).merge(values.assign(value=values["value"] * shown.scale), on="cell_id")
+    values["value"] *= shown.scale
+    return ok_cells(tables)[_TELLING].merge(values, on="cell_id")
 
 
 @dataclass(frozen=True)
@@ -186,9 +237,11 @@ class Compared:
 
     @property
     def separable(self) -> bool:
-        """The test says that it sounds worse than the best one."""
-        p = None if self.difference is None else self.difference.p_holm
-        return p is not None and p <= SIGNIFICANT
+        """It sounds worse than the best one, by the test and by the interval of the difference."""
+        if self.difference is None or self.difference.p_holm is None:
+            return False
+        high = self.difference.estimate.high
+        return self.difference.p_holm <= SIGNIFICANT and high is not None and high < 0
 
 
 @dataclass(frozen=True)
@@ -236,8 +289,12 @@ class Verdict:
 
 
 def verdicts(tables: Tables, summary: pd.DataFrame, networks: Iterable[str]) -> list[Verdict]:
-    """One per network: configurations ranked by PESQ-WB and compared with the first, in pairs."""
+    """One per network: configurations ranked by PESQ-WB and compared with the first, in pairs.
+    Controls that the scenario did not ask for have no rank."""
     quality = scored(tables, BY_KEY["pesq_wb"])
+    quality = quality[quality["control"].isna()]
+    ranked = tables.cells.loc[tables.cells["control"].isna(), CONFIGURATION].drop_duplicates()
+    summary = summary.merge(ranked, on=CONFIGURATION)
     return [_verdict(network, summary, quality) for network in networks]
 
 
@@ -250,27 +307,31 @@ def latency_parts(tables: Tables) -> pd.DataFrame:
     return parts.reindex(columns=list(LATENCY)).add_suffix("_ms").reset_index()
 
 
-def fates(tables: Tables) -> pd.DataFrame:
-    """Share of packets by fate along the media, over all ``ok`` cells of network and transport.
+def fates(tables: Tables, most: int = MAX_FATE_CELLS) -> pd.DataFrame:
+    """Share of packets by fate along the media, over the ``ok`` cells of network and transport.
 
-    Columns: ``network, transport, second`` (start of a bin of ``BIN_S``), one per fate, and
-    ``packets``.
+    Of more than ``most`` cells these are whole blocks in order of their ids, which are hashes: as
+    good as drawn, and always the same. Columns: ``network, transport, second`` (start of a bin of
+    ``BIN_S``), one per fate, ``packets``, and ``cells`` looked at.
     """
-    packets = tables.packets[["cell_id", "media_ns", "fate"]].merge(
-        ok_cells(tables)[["cell_id", "network", "transport"]], on="cell_id"
-    )
-    bins = (packets["media_ns"] // int(BIN_S * 1e9)).astype("int64") * BIN_S
-    keys = [packets["network"], packets["transport"], bins.rename("second")]
-    counts = packets.groupby([*keys, "fate"]).size().unstack("fate", fill_value=0)
-    counts = counts.reindex(columns=list(FATES), fill_value=0)
-    total = counts.sum(axis=1)
-    return counts.div(total, axis=0).assign(packets=total).reset_index()
+    found = []
+    for (network, transport), cells in ok_cells(tables).groupby(["network", "transport"]):
+        ids = cells.sort_values(["block", "cell_id"])["cell_id"].head(most).tolist()
+        packets = tables.packets_of(ids, ["cell_id", "media_ns", "fate"])
+        bins = (packets["media_ns"] // int(BIN_S * 1e9)).astype("int64") * BIN_S
+        counts = packets.groupby([bins.rename("second"), "fate"]).size().unstack(fill_value=0)
+        counts = counts.reindex(columns=list(FATES), fill_value=0)
+        total = counts.sum(axis=1)
+        shares = counts.div(total, axis=0).assign(packets=total, cells=len(ids)).reset_index()
+        found.append(shares.assign(network=str(network), transport=str(transport)))
+    columns = ["network", "transport", "second", *FATES, "packets", "cells"]
+    return pd.concat(found)[columns] if found else pd.DataFrame(columns=columns)
 
 
 def fate_runs(tables: Tables, cell_id: str) -> list[tuple[str, float, float]]:
     """What became of one cell's packets along its media: (fate, start, length) in s, neighbours of
     one fate joined; packets that were played in order are left out."""
-    packets = tables.packets[tables.packets["cell_id"] == cell_id]
+    packets = tables.packets_of([cell_id], ["media_ns", "fate"])
     starts = packets["media_ns"].to_numpy(np.int64)
     frames = np.unique(starts)
     length = int(np.median(np.diff(frames))) if len(frames) > 1 else 0
@@ -284,7 +345,8 @@ def fate_runs(tables: Tables, cell_id: str) -> list[tuple[str, float, float]]:
 
 def frame_runs(tables: Tables, cell_id: str) -> list[tuple[str, float, float]]:
     """How one cell's frames came to be, as :func:`fate_runs`; decoded frames are left out."""
-    frames = tables.frames[(tables.frames["cell_id"] == cell_id) & tables.frames["frame"].notna()]
+    frames = tables.frames_of([cell_id], ["frame", "media_ns", "kind"])
+    frames = frames[frames["frame"].notna()]
     starts = frames["media_ns"].to_numpy(np.int64)
     length = int(np.median(np.diff(np.unique(starts)))) if len(starts) > 1 else 0
     return _joined(sorted(zip(starts.tolist(), frames["kind"], strict=True)), length, "decoded")
@@ -309,7 +371,7 @@ class Clips:
 
 
 def choose_clips(tables: Tables, networks: Iterable[str]) -> Clips | None:
-    """The best, the worst and the median cell of each network, all of one utterance.
+    """The highest, the lowest and the median cell of each network, all of one utterance.
 
     The utterance is the one with most ``ok`` cells; among these the one whose PESQ-WB is nearest to
     the mean of all. Cells without PESQ-WB (music) are placed by how little was concealed. None
@@ -317,6 +379,7 @@ def choose_clips(tables: Tables, networks: Iterable[str]) -> Clips | None:
     """
     cells = ok_cells(tables)
     cells = cells[cells["audio_media"].notna() & cells["audio_reference"].notna()]
+    cells = cells[cells["control"] != "codec"]
     if cells.empty:
         return None
     quality = scored(tables, BY_KEY["pesq_wb"]).set_index("cell_id")["value"]
@@ -337,42 +400,15 @@ def choose_clips(tables: Tables, networks: Iterable[str]) -> Clips | None:
     ranked = take.sort_values([*CONFIGURATION]).sort_values(
         ["quality", "clean"], ascending=False, kind="stable"
     )
-    places: dict[str, list[Clip]] = {"best": [], "worst": [], "median": []}
+    places: dict[str, list[Clip]] = {"highest": [], "lowest": [], "median": []}
     for network in networks:
         ids = ranked.loc[ranked["network"] == network, "cell_id"].tolist()
-        for place, at in (("best", 0), ("worst", -1), ("median", len(ids) // 2)):
+        for place, at in (("highest", 0), ("lowest", -1), ("median", len(ids) // 2)):
             taken = [clip.cell_id for found in places.values() for clip in found]
             if ids and ids[at] not in taken:
                 places[place].append(Clip(network, place, ids[at]))
     chosen = [clip for clips in places.values() for clip in clips]
     return Clips(str(utterance), int(repetition), tuple(chosen))
-
-
-def is_clean(asked: str | None) -> bool:
-    """True if the link was asked to do nothing, in both directions (JSON of ``link_asked``)."""
-    pair = json.loads(asked) if asked else {}
-    effects = ("delay_ns", "jitter_ns", "loss", "duplicate", "corrupt", "reorder", "rate")
-    return bool(pair) and not any(link.get(name) for link in pair.values() for name in effects)
-
-
-def describe_link(asked: str | None) -> str:
-    """The forward direction of ``link_asked`` (JSON) in words; "nothing asked of it" when clean."""
-    link = (json.loads(asked) if asked else {}).get("forward", {})
-    words = []
-    if link.get("delay_ns") or link.get("jitter_ns"):
-        words.append(units.format_duration(link["delay_ns"]))
-        if link.get("jitter_ns"):
-            words[-1] += f" ± {units.format_duration(link['jitter_ns'])} ({link['distribution']})"
-    loss = link.get("loss")
-    if loss:
-        model = loss.pop("model")
-        words.append(f"loss {model.replace('_', '-')} " + _loss_in_words(model, loss))
-    words += [f"{name} {link[name]:.1%}" for name in ("duplicate", "corrupt") if link.get(name)]
-    if link.get("reorder"):
-        words.append(f"reorder {link['reorder']['p']:.1%}")
-    if link.get("rate"):
-        words.append(units.format_bitrate(link["rate"]["rate_bps"]) + "/s")
-    return ", ".join(words) or "nothing asked of it"
 
 
 def rig_check(tables: Tables, summary: pd.DataFrame) -> pd.DataFrame:
@@ -398,7 +434,7 @@ def proof(tables: Tables) -> pd.DataFrame:
         for figure in json.loads(_text(cell.proof) or "[]")
     ]
     if not rows:
-        return pd.DataFrame()
+        return pd.DataFrame(columns=["network"])
     every = pd.DataFrame(rows)
     found = []
     for key, group in every.groupby(["network", "link", "direction", "figure"], sort=False):
@@ -464,6 +500,10 @@ def lateness(tables: Tables) -> pd.DataFrame:
     return found.sort_values("worst_ms", ascending=False, kind="stable").reset_index()
 
 
+_TELLING = [
+    *("cell_id", *CONFIGURATION, "codec_kind"),
+    *("utterance", "repetition", "block", "control"),
+]
 _SCORE = ("metric", "mode", "track")
 _SUMMARY = ("mean", "low", "high", "spread", "n", "utterances", "reason")
 _NOTHING = (np.nan, np.nan, np.nan, None, 0, 0)
@@ -538,19 +578,6 @@ def _verdict(network: str, summary: pd.DataFrame, quality: pd.DataFrame) -> Verd
 
 def _name(row: Mapping[Hashable, Any]) -> Name:
     return row["transport"], row["receiver"], row["codec"]
-
-
-def _loss_in_words(model: str, loss: Mapping[str, Any]) -> str:
-    if model == "trace":
-        return f"{np.mean(loss['lost']):.1%} of {len(loss['lost'])} packets"
-    if model == "bernoulli":
-        return f"{loss['p']:.1%}"
-    p, r = loss["p"], loss["r"]
-    if not p + r:
-        return f"{loss['loss_good']:.1%}"
-    share = (p * loss["loss_bad"] + r * loss["loss_good"]) / (p + r)
-    burst = f", bursts of {1 / r:.1f} packets" if r else ""
-    return f"{share:.1%}{burst}"
 
 
 def _by_value(names: pd.Series, values: pd.Series) -> list[str]:

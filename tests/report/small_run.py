@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -12,11 +13,13 @@ from typing import Any
 import numpy as np
 
 from harness.codecs.base import CodecFacts
-from harness.network.link import GilbertElliott, Link, LinkPair, Rate
+from harness.network.link import Change, GilbertElliott, Link, LinkPair, MediaTimeLoss, Rate
 from harness.network.link_json import link_to_json
+from harness.network.trace import semantics
 from harness.score.network import network_scores
 from harness.score.quality import MEASURES
-from harness.store import RunStore
+from harness.store import RunStore, Tables, schema
+from harness.store.tables import from_rows, to_pandas
 from harness.units import NS_PER_MS, NS_PER_S
 
 NOW = datetime(2030, 1, 2, 10, 15, tzinfo=UTC)
@@ -27,13 +30,40 @@ NETWORKS = {
         delay_ns=15 * NS_PER_MS, jitter_ns=10 * NS_PER_MS, loss=GilbertElliott(p=0.04, r=0.5)
     ),
     "narrow": Link(delay_ns=400 * NS_PER_MS, rate=Rate(240_000, 3_000, latency_ns=10**9)),
+    "handover": Link(
+        delay_ns=30 * NS_PER_MS,
+        loss=MediaTimeLoss(0.05, 80 * NS_PER_MS),
+        changes=(
+            Change(1 * NS_PER_S, Link(delay_ns=90 * NS_PER_MS, rate=Rate(64_000, 2_000, 10**9))),
+            Change(2 * NS_PER_S, Link(delay_ns=30 * NS_PER_MS)),
+        ),
+    ),
 }
-QUALITY = {"pcm": 4.64, "opus": 4.1, "encodec": 2.9}
+QUALITY = {"pcm": 4.64, "opus": 4.1, "encodec": 2.9, "g722": 3.2}
+FRAILTY = {"pcm": 12, "opus": 12, "encodec": 12, "g722": 3}
+"""PESQ that losing everything would cost."""
 FACTS = {
     "pcm": CodecFacts(16_000, 320, 0, 0, 256_000, "numpy 2"),
     "opus": CodecFacts(48_000, 960, 0, 312, 24_000, "libopus 1.5", conceals=True, recovers=True),
     "encodec": CodecFacts(24_000, 320, 0, 0, 6_000, "encodec 0.1.1", weights="random"),
+    "g722": CodecFacts(16_000, 320, 0, 22, 64_000, "libav 60"),
 }
+
+
+def link_of(network: str) -> Link:
+    """A named one, or a point of the sweep ``NAME@loss=5%``."""
+    name, _, loss = network.partition("@loss=")
+    if not loss:
+        return NETWORKS[name]
+    share = float(loss.rstrip("%")) / 100
+    return Link(
+        delay_ns=40 * NS_PER_MS, loss=MediaTimeLoss(share, 80 * NS_PER_MS) if share else None
+    )
+
+
+def swept(name: str, shares: Sequence[float] = (0, 5, 10, 15, 20)) -> tuple[str, ...]:
+    """The networks of a sweep over loss (%)."""
+    return tuple(f"{name}@loss={share:g}%" for share in shares)
 
 
 @dataclass
@@ -52,6 +82,11 @@ class SmallRun:
     """One configuration is unsupported, one cell failed, one was invalid."""
     all_failed: bool = False
     audio: bool = True
+    added: Sequence[str] = ()
+    """Codecs and networks that are controls."""
+    virtual: bool = False
+    noise: float = 0.02
+    """Standard deviation of PESQ between repetitions."""
     run: Any = None
     """Columns of ``runs`` to replace."""
 
@@ -60,7 +95,11 @@ class SmallRun:
         store = RunStore.create(root, self.scenario, NOW)
         items = {name: _item(name) for name in (*self.utterances, *self.music)}
         store.write_run(
-            store.run_row() | _run_row() | {"items": json.dumps(items)} | (self.run or {})
+            store.run_row()
+            | _run_row()
+            | {"items": json.dumps(items)}
+            | (_VIRTUAL if self.virtual else {})
+            | (self.run or {})
         )
         number = 0
         for network in self.networks:
@@ -72,7 +111,7 @@ class SmallRun:
                             self._write_cell(store, number, *place)
                             number += 1
         if self.scored:
-            _score(store)
+            _score(store, self.noise)
         store.compact()
         return store.directory
 
@@ -86,11 +125,15 @@ class SmallRun:
         utterance: str,
         repetition: int,
     ) -> None:
-        facts, link = FACTS[codec], NETWORKS[network]
+        facts, link = FACTS[codec], link_of(network)
+        pair = LinkPair(link, link)
         cell_id = f"{number:016x}"
+        block = f"{network}-{utterance}-{repetition}"
+        loss = network.partition("@loss=")[2]
+        point = {"loss": {"x": float(loss.rstrip("%")), "unit": "%"}} if loss else None
         row = {
             "cell_id": cell_id,
-            "block": f"{network}-{utterance}-{repetition}",
+            "block": block,
             "codec": codec,
             "codec_kind": codec,
             "codec_params": "{}",
@@ -103,10 +146,18 @@ class SmallRun:
             "kind": "music" if utterance in self.music else "speech",
             "repetition": repetition,
             "seed": 7,
-            "lab": "netns",
-            "link": "relay",
-            "link_asked": json.dumps(link_to_json(LinkPair(link, link))),
-            "started_utc": NOW.isoformat(),
+            "control": "codec"
+            if codec in self.added
+            else "network"
+            if network in self.added
+            else None,
+            "sweep": json.dumps(point) if point else None,
+            "lab": "virtual" if self.virtual else "netns",
+            "link": "model" if self.virtual else "relay",
+            "compute": "profile" if self.virtual else None,
+            "link_asked": json.dumps(link_to_json(pair)),
+            "impairment": semantics(pair),
+            "started_utc": None if self.virtual else NOW.isoformat(),
         }
         trouble = self._trouble(codec, transport, network, utterance)
         if trouble and trouble[0] != "invalid":
@@ -120,7 +171,8 @@ class SmallRun:
             "codec_facts": json.dumps(asdict(facts)),
             "status": trouble[0] if trouble else "ok",
             "reason": trouble[1] if trouble else None,
-            "wall_s": SECONDS + 1,
+            "wall_s": None if self.virtual else SECONDS + 1,
+            "trace_sha256": hashlib.sha256(block.encode()).hexdigest(),
             "media_s": SECONDS,
             "t0_ns": 10**12,
             "proof": json.dumps(_proof(link, lost, bad=bool(trouble))),
@@ -152,7 +204,27 @@ class SmallRun:
         return None
 
 
-def _score(store: RunStore) -> None:
+def run_of(cells: list[dict], scores: list[dict]) -> Tables:
+    """Tables in memory; ``cells`` and ``scores`` name only what matters."""
+    plain = {
+        "transport": "udp",
+        "receiver": "fixed",
+        "network": "n",
+        "status": "ok",
+        "kind": "speech",
+        "repetition": 0,
+    }
+    rows = {
+        "runs": [{"run_id": "r"}],
+        "cells": [plain | {"cell_id": str(i)} | cell for i, cell in enumerate(cells)],
+        "packets": [],
+        "frames": [],
+        "scores": [{"metric": "pesq", "mode": "wb", "track": "media"} | score for score in scores],
+    }
+    return Tables(**{name: to_pandas(from_rows(name, rows[name])) for name in schema.TABLES})
+
+
+def _score(store: RunStore, noise: float) -> None:
     """Network figures as they are, and a quality that falls with loss."""
     run = store.tables()
     packets, frames = (dict(iter(t.groupby("cell_id"))) for t in (run.packets, run.frames))
@@ -161,7 +233,7 @@ def _score(store: RunStore) -> None:
         if mine in packets:
             lost = float((packets[mine]["fate"] == "lost").mean())
             network = network_scores(packets[mine], frames[mine], cell)
-            store.write_scores(mine, [*_quality_scores(cell, lost, number), *network])
+            store.write_scores(mine, [*_quality_scores(cell, lost, number, noise), *network])
 
 
 def _stream(
@@ -174,7 +246,8 @@ def _stream(
     media = k * facts.frame_ns
     lost = np.zeros(count, bool)
     if link.loss is not None and transport == "udp":
-        lost = np.convolve(generator.random(count) < 0.04, [1, 1, 0], "same") > 0
+        starts = link.loss.share / 2 if isinstance(link.loss, MediaTimeLoss) else 0.04
+        lost = np.convolve(generator.random(count) < starts, [1, 1, 0], "same") > 0
     jitter = generator.uniform(-1, 1, count) * link.jitter_ns
     transit = np.maximum(50_000, link.delay_ns + jitter).astype(np.int64)
     late = ~lost & (transit > link.delay_ns + 0.97 * max(1, link.jitter_ns))
@@ -245,9 +318,12 @@ def _audio(facts: CodecFacts, frames: dict[str, Any], utterance: str) -> dict[st
     }
 
 
-def _quality_scores(row: dict[str, Any], lost: float, seed: int) -> list[dict[str, Any]]:
-    noise = np.random.default_rng(seed + 1).normal(0, 0.02)
-    value = float(np.clip(QUALITY[row["codec"]] - 12 * lost + noise, 1.02, 4.64))
+def _quality_scores(
+    row: dict[str, Any], lost: float, seed: int, noise: float
+) -> list[dict[str, Any]]:
+    chance = noise * np.random.default_rng(seed + 1).normal()
+    codec = row["codec"]
+    value = float(np.clip(QUALITY[codec] - FRAILTY[codec] * lost + chance, 1.02, 4.64))
     reason = None
     if row["kind"] == "music":
         reason = "PESQ is defined for speech"
@@ -318,6 +394,14 @@ def _item(name: str) -> dict[str, Any]:
         "steps": [{"step": "level", "after_dbov": -26.0}],
         "warnings": [],
     }
+
+
+_VIRTUAL = {
+    "lab": "virtual",
+    "lab_why": "auto: no Docker engine answers, nor network namespaces",
+    "link": "model",
+    "link_why": "the virtual lab's own",
+}
 
 
 def _run_row() -> dict[str, Any]:

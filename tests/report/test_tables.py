@@ -2,41 +2,18 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from harness.network.link import Bernoulli, GilbertElliott, Link, LinkPair, LossTrace, Rate
-from harness.network.link_json import link_to_json
 from harness.report import tables
 from harness.report.tables import BY_KEY, CONFIGURATION
 from harness.score.stats import MIN_CLUSTERS
 from harness.store import Tables, load, schema
 from harness.store.tables import from_rows, to_pandas
-from tests.report.small_run import SmallRun
-
-
-def run_of(cells: list[dict], scores: list[dict]) -> Tables:
-    """Tables in memory; ``cells`` and ``scores`` name only what matters."""
-    plain = {
-        "transport": "udp",
-        "receiver": "fixed",
-        "network": "n",
-        "status": "ok",
-        "kind": "speech",
-        "repetition": 0,
-    }
-    rows = {
-        "runs": [{"run_id": "r"}],
-        "cells": [plain | {"cell_id": str(i)} | cell for i, cell in enumerate(cells)],
-        "packets": [],
-        "frames": [],
-        "scores": [{"metric": "pesq", "mode": "wb", "track": "media"} | score for score in scores],
-    }
-    return Tables(**{name: to_pandas(from_rows(name, rows[name])) for name in schema.TABLES})
+from tests.report.small_run import SmallRun, run_of
 
 
 def altered(run: Tables, **other: pd.DataFrame) -> Tables:
@@ -199,7 +176,7 @@ def test_networks_run_from_clean_to_cruel_and_codecs_by_bitrate(small_run: Path)
     assert order.transports == ("udp", "tcp")
 
 
-def test_clips_are_the_best_worst_and_median_of_one_utterance(small_run: Path) -> None:
+def test_clips_are_the_highest_lowest_and_median_of_one_utterance(small_run: Path) -> None:
     run = load(small_run)
     clips = tables.choose_clips(run, ["clean", "lossy"])
     assert clips is not None
@@ -207,13 +184,13 @@ def test_clips_are_the_best_worst_and_median_of_one_utterance(small_run: Path) -
     chosen = cells.loc[[clip.cell_id for clip in clips.clips]]
     assert set(chosen["utterance"]) == {clips.utterance}
     assert set(chosen["status"]) == {"ok"}
-    assert [clip.place for clip in clips.clips][:2] == ["best", "best"]
+    assert [clip.place for clip in clips.clips][:2] == ["highest", "highest"]
     assert len({clip.cell_id for clip in clips.clips}) == len(clips.clips)
     quality = tables.scored(run, BY_KEY["pesq_wb"]).set_index("cell_id")["value"]
     for network in ("clean", "lossy"):
         here = {clip.place: clip.cell_id for clip in clips.clips if clip.network == network}
         mine = cells[(cells["network"] == network) & (cells["utterance"] == clips.utterance)]
-        assert quality[here["best"]] == quality.reindex(mine.index).max()
+        assert quality[here["highest"]] == quality.reindex(mine.index).max()
 
 
 def test_packets_become_runs_of_their_worst_fate() -> None:
@@ -264,33 +241,6 @@ def test_the_rig_is_checked_by_pcm_on_the_clean_network_alone(small_run: Path) -
     assert set(rig["transport"]) == {"udp", "tcp"}
     assert (rig["pesq_wb"] > 4.5).all()
     assert rig["network_ms"].tolist() == pytest.approx([0.05, 0.05])
-
-
-def test_a_clean_link_asks_nothing_of_either_direction() -> None:
-    assert tables.is_clean(asked(Link(), Link()))
-    assert not tables.is_clean(asked(Link(), Link(delay_ns=1)))
-    assert not tables.is_clean(None)
-
-
-@pytest.mark.parametrize(
-    ("link", "words"),
-    [
-        (Link(), "nothing asked of it"),
-        (
-            Link(delay_ns=15_000_000, jitter_ns=10_000_000, loss=GilbertElliott(0.025, 0.5)),
-            "15ms ± 10ms (uniform), loss gilbert-elliott 4.8%, bursts of 2.0 packets",
-        ),
-        (Link(loss=Bernoulli(0.05), duplicate=0.01), "loss bernoulli 5.0%, duplicate 1.0%"),
-        (Link(loss=LossTrace((0, 0, 0, 1))), "loss trace 25.0% of 4 packets"),
-        (Link(rate=Rate(240_000, 3000, limit_bytes=1)), "240kbit/s"),
-    ],
-)
-def test_links_in_words(link: Link, words: str) -> None:
-    assert tables.describe_link(asked(link, Link())) == words
-
-
-def asked(forward: Link, reverse: Link) -> str:
-    return json.dumps(link_to_json(LinkPair(forward, reverse)))
 
 
 def test_the_proof_shows_the_cell_that_was_furthest_off(small_run: Path) -> None:

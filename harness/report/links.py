@@ -1,0 +1,210 @@
+"""What a run's networks are, in words and over time: pure functions of its tables."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from harness import units
+from harness.store import Tables
+
+MEANINGS = {
+    "per-packet": "every packet draws its own fate, as with netem: two codecs with packets of"
+    " other lengths meet other events",
+    "media-time": "drawn once per utterance and repetition, in continuous time: every codec meets"
+    " the same events at the same media time",
+    "scheduled": "it changes at set times, the same for all",
+    "recorded": "it follows the recording of a real network",
+}
+"""Of the parts of the column ``impairment``."""
+_EFFECTS = (
+    *("delay_ns", "jitter_ns", "loss", "duplicate", "corrupt", "reorder", "rate"),
+    *("replay", "changes"),
+)
+_HASH_DIGITS = 8
+
+
+def is_clean(asked: str | None) -> bool:
+    """True if the link was asked to do nothing, in both directions (JSON of ``link_asked``)."""
+    pair = json.loads(asked) if asked else {}
+    return bool(pair) and not any(link.get(name) for link in pair.values() for name in _EFFECTS)
+
+
+def describe_link(asked: str | None) -> str:
+    """``link_asked`` (JSON) in words: the way there, and the way back where that is another;
+    "nothing asked of it" when clean."""
+    pair = json.loads(asked) if asked else {}
+    forward, reverse = (pair.get(way, {}) for way in ("forward", "reverse"))
+    said = _direction(forward)
+    back = _direction(reverse) if reverse != forward else ""
+    return "; back: ".join(filter(None, (said or "nothing asked of it", back)))
+
+
+@dataclass(frozen=True)
+class Network:
+    """One network of a run, and whether all cells of each of its blocks met the same trace."""
+
+    name: str
+    words: str
+    control: bool
+    impairment: tuple[str, ...]
+    """Keys of ``MEANINGS``; empty for a clean link, and where a run does not tell."""
+    traces: int
+    """Different ones; as many as blocks, unless some of them drew nothing."""
+    digest: str
+    """First digits of the trace's SHA-256, of one of several; empty where none is recorded."""
+    blocks: int
+    """That have more than one cell with a trace."""
+    split: tuple[str, ...]
+    """Blocks whose cells met different traces: none, or the run is broken."""
+
+    @property
+    def varies(self) -> bool:
+        """Something happens on it at times that are the same for all codecs."""
+        return bool(set(self.impairment) - {"per-packet"})
+
+
+def networks(tables: Tables) -> dict[str, Network]:
+    """The networks of a run by name."""
+    found = {}
+    for name, cells in tables.cells.groupby("network", sort=False):
+        traced = cells.dropna(subset=["trace_sha256"])
+        of_block = traced.groupby("block")["trace_sha256"]
+        distinct = of_block.nunique()
+        hashes = sorted(traced["trace_sha256"].unique())
+        kinds = cells["impairment"].dropna()
+        asked = _text(cells["link_asked"].iloc[0])
+        found[str(name)] = Network(
+            name=str(name),
+            words=describe_link(asked),
+            control=bool((cells["control"] == "network").all()),
+            impairment=tuple(kinds.iloc[0].split("+"))
+            if len(kinds) and not is_clean(asked)
+            else (),
+            traces=len(hashes),
+            digest=hashes[0][:_HASH_DIGITS] if hashes else "",
+            blocks=int((of_block.size() > 1).sum()),
+            split=tuple(distinct.index[distinct > 1].astype(str)),
+        )
+    return found
+
+
+def course(asked: str | None) -> pd.DataFrame:
+    """What the way there was asked to do over time, as steps; empty where it stays the same, or
+    where its changes are too many to have been written out.
+
+    Columns: ``second`` (from which on, after sample 0), ``delay_ms``, ``loss_percent`` and
+    ``rate_kbps`` (NaN: no limit).
+    """
+    link = (json.loads(asked) if asked else {}).get("forward", {})
+    changes = link.get("changes")
+    if not isinstance(changes, list) or not changes:
+        return pd.DataFrame()
+    steps = [(0, link), *((at_ns, link | differing) for at_ns, differing in changes)]
+    return pd.DataFrame(
+        {
+            "second": at_ns / units.NS_PER_S,
+            "delay_ms": step["delay_ns"] / units.NS_PER_MS,
+            "loss_percent": 100 * _share(step["loss"]),
+            "rate_kbps": (step["rate"] or {}).get("rate_bps", np.nan) / 1000,
+        }
+        for at_ns, step in steps
+    )
+
+
+def example(tables: Tables, network: str) -> Mapping[Any, Any] | None:
+    """The ``ok`` cell of a network that looks at it most often: of the codec with most packets, on
+    UDP if there is one; None where there is none."""
+    cells = tables.cells[(tables.cells["network"] == network) & (tables.cells["status"] == "ok")]
+    if cells.empty:
+        return None
+    first = cells.assign(
+        other=cells["transport"] != "udp", few=-cells["packets_sent"].astype(float)
+    )
+    return (
+        first.sort_values(["other", "utterance", "repetition", "few", "cell_id"]).iloc[0].to_dict()
+    )
+
+
+def _direction(link: Mapping[str, Any]) -> str:
+    words = list(_instant(link))
+    if link.get("replay"):
+        words.append(_replay(link["replay"]))
+    changes = link.get("changes")
+    if isinstance(changes, Mapping):
+        words.append(f"{changes['count']} changes over time")
+    elif changes:
+        count, first, last = len(changes), changes[0][0], changes[-1][0]
+        times = units.format_duration(first)
+        if count > 1:
+            times = f"between {times} and {units.format_duration(last)}"
+        words.append(f"{count} changes {times}" if count > 1 else f"a change at {times}")
+    return ", ".join(words)
+
+
+def _instant(link: Mapping[str, Any]) -> Iterator[str]:
+    if link.get("delay_ns") or link.get("jitter_ns"):
+        delay = units.format_duration(link["delay_ns"])
+        if link.get("jitter_ns"):
+            shape = link["distribution"]
+            if link.get("coherence_ns"):
+                shape += f", coherent over {units.format_duration(link['coherence_ns'])}"
+            delay += f" ± {units.format_duration(link['jitter_ns'])} ({shape})"
+        yield delay
+    if link.get("loss"):
+        yield f"loss {link['loss']['model'].replace('_', '-')} {_loss_in_words(link['loss'])}"
+    for name in ("duplicate", "corrupt"):
+        if link.get(name):
+            yield f"{name} {link[name]:.1%}"
+    if link.get("reorder"):
+        yield f"reorder {link['reorder']['p']:.1%}"
+    rate = link.get("rate")
+    if rate and "rate_bps" in rate:
+        yield units.format_bitrate(rate["rate_bps"]) + "/s"
+    elif rate:
+        yield "delivery opportunities"
+
+
+def _replay(replay: Mapping[str, Any]) -> str:
+    length = units.format_duration(replay["duration_ns"])
+    begins = f", from {units.format_duration(replay['offset_ns'])}" * bool(replay["offset_ns"])
+    ends = {"loop": "again and again", "stop": "the audio ends with it"}.get(replay["end"])
+    told = f"recorded ({replay['format']} {replay['sha256'][:_HASH_DIGITS]}, {length}{begins}"
+    return told + (f", {ends})" if ends else ")")
+
+
+def _loss_in_words(loss: Mapping[str, Any]) -> str:
+    share = f"{_share(loss):.1%}"
+    match loss["model"]:
+        case "trace":
+            return f"{share} of {len(loss['lost'])} packets"
+        case "media_time":
+            whole = "" if loss["hits"] == "media" else ", by a packet's last sample"
+            return f"{share}, bursts of {units.format_duration(loss['burst_ns'])}{whole}"
+        case "gilbert_elliott" if loss["r"]:
+            return f"{share}, bursts of {1 / loss['r']:.1f} packets"
+    return share
+
+
+def _share(loss: Mapping[str, Any] | None) -> float:
+    """Stationary share of losses."""
+    match (loss or {}).get("model"):
+        case None:
+            return 0.0
+        case "trace":
+            return float(np.mean(loss["lost"]))  # type: ignore[index]
+        case "bernoulli":
+            return float(loss["p"])  # type: ignore[index]
+        case "media_time":
+            return float(loss["share"])  # type: ignore[index]
+    p, r, bad, good = (float(loss[k]) for k in ("p", "r", "loss_bad", "loss_good"))  # type: ignore[index]
+    return (p * bad + r * good) / (p + r) if p + r else good
+
+
+def _text(value: Any) -> str | None:
+    return value if isinstance(value, str) else None
