@@ -43,7 +43,7 @@ from harness.records import (
     Verdict,
     from_rows,
 )
-from harness.units import NS_PER_MS, samples_to_ns
+from harness.units import NS_PER_MS, NS_PER_S, samples_to_ns
 
 # Looking a member up in its enum takes longer than all else that is done with a verdict.
 _USED, _DUPLICATE, _LATE = Verdict.USED, Verdict.DUPLICATE, Verdict.LATE
@@ -75,6 +75,7 @@ class ReceiverCore:
         self._settings = settings
         self._facts = facts
         self._decoder = decoder
+        self._rate_hz = facts.sample_rate_hz
         self._stream_id = stream_id
         self._total = total_frames
         self._clock = clock
@@ -144,10 +145,9 @@ class ReceiverCore:
 
     def next_pull_ns(self) -> int | None:
         """When :meth:`pull` is due; None before the first complete frame and after the last."""
-        if self._first_pull_ns is None or self.finished:
+        if self._first_pull_ns is None or self._next >= self._total:
             return None
-        played_ns = samples_to_ns(self._played_samples, self._facts.sample_rate_hz)
-        return self._first_pull_ns + played_ns
+        return self._first_pull_ns + self._played_samples * NS_PER_S // self._rate_hz
 
     def pull(self) -> None:
         """Fill the device with the next stretch of audio; call it at :meth:`next_pull_ns`.
@@ -157,13 +157,16 @@ class ReceiverCore:
         """
         pull_ns = self.next_pull_ns()
         assert pull_ns is not None
+        first = self._next
         if ready := self._buffer.ready(pull_ns):
-            self._explain_waits(pull_ns)
+            if self._waits:
+                self._explain_waits(pull_ns)
             self._skip_excess(pull_ns, max(ready))
         elif self._adaptive and self._waited(pull_ns):
             return
         if not self.finished:
-            self._play(pull_ns)
+            depth = len(ready) if self._next == first else len(self._buffer.ready(pull_ns))
+            self._play(pull_ns, depth)
 
     def stop(self, now_ns: int) -> None:
         """Nobody waits any longer: what was not played by now is silence, on both tracks.
@@ -182,10 +185,9 @@ class ReceiverCore:
             self._record(self._next, Kind.SILENCE, -1, pull_ns, pull_ns, pull_ns, silence, silence)
             self._next += 1
 
-    def _play(self, pull_ns: int) -> None:
-        """Play media frame ``next``, as it came or made up."""
+    def _play(self, pull_ns: int, depth: int) -> None:
+        """Play media frame ``next``, as it came or made up; ``depth`` frames are there."""
         start_ns = self._clock()
-        depth = len(self._buffer.ready(pull_ns))
         k = self._next
         complete_ns = -1
         audio: Pcm | None = None
@@ -286,7 +288,7 @@ class ReceiverCore:
     # -- depth -----------------------------------------------------------------------------------
 
     def _media_ns(self, frame: int) -> int:
-        return samples_to_ns(frame * self._facts.frame_samples, self._facts.sample_rate_hz)
+        return samples_to_ns(frame * self._facts.frame_samples, self._rate_hz)
 
     def _depth_ns(self, pull_ns: int) -> int:
         """Time from the arrival of the fastest packets to their being played."""
@@ -315,9 +317,9 @@ class ReceiverCore:
         too_shallow_ns = -too_deep_ns - BAND_NS
         alike = _ALIKE_IN_HASTE if max(too_deep_ns, too_shallow_ns) > _HASTE_NS else _ALIKE
         if too_deep_ns > 0:
-            return accelerate(self._last_played(), audio, self._facts.sample_rate_hz, alike)
+            return accelerate(self._last_played(), audio, self._rate_hz, alike)
         if too_shallow_ns > 0:
-            return expand(self._last_played(), audio, self._facts.sample_rate_hz, alike)
+            return expand(self._last_played(), audio, self._rate_hz, alike)
         return audio
 
     def _last_played(self) -> Pcm:

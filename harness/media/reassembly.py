@@ -56,8 +56,9 @@ class Reassembler:
         self._seen.add(key)
         if len(frame.parts) < fragments:
             return "partial"
-        frame.complete_ns = max(arrived for _, arrived in frame.arrivals)
-        self._complete[number] = frame.complete_ns
+        if fragments > 1:
+            recv_ns = max(arrived for _, arrived in frame.arrivals)
+        frame.complete_ns = self._complete[number] = recv_ns
         return "complete"
 
     def note_late(self, packet: Packet) -> bool:

@@ -46,6 +46,8 @@ from harness.records import Outcome
 from harness.units import NS_PER_S
 
 P = TypeVar("P")
+# Looking a member up in its enum costs as much as the rest of what is done with it.
+_DELIVERED, _DUPLICATE = Outcome.DELIVERED, Outcome.DUPLICATE
 ETHERNET_BYTES = 14
 """Header of a frame as the link sees it (no FCS)."""
 
@@ -265,7 +267,7 @@ class LinkModel(Generic[P]):
             return
         if copies and not self._lost():
             self._enter(packet, size_bytes, now_ns, Outcome.DUPLICATE, self._flip(size_bytes))
-        outcome = Outcome.DELIVERED if flip_bit is None else Outcome.CORRUPTED
+        outcome = _DELIVERED if flip_bit is None else Outcome.CORRUPTED
         self._enter(packet, size_bytes, now_ns, outcome, flip_bit)
 
     def collect(self, now_ns: int) -> list[Ended[P]]:
@@ -328,15 +330,14 @@ class LinkModel(Generic[P]):
     def _advance(self, now_ns: int) -> None:
         self._now_ns = max(self._now_ns, now_ns)
         while self._delayed and self._delayed[0][0] <= self._now_ns:
-            due_ns, _, ended = heapq.heappop(self._delayed)
-            if self._bucket is None:
-                self._leaving.append(ended._replace(out_ns=due_ns))
-                continue
-            leave_ns = self._bucket.enter(ended.size_bytes, due_ns)
+            due_ns, _, (packet, in_ns, _, size_bytes, outcome, flip_bit) = heapq.heappop(
+                self._delayed
+            )
+            leave_ns = due_ns if self._bucket is None else self._bucket.enter(size_bytes, due_ns)
             if leave_ns is not None:
-                self._leaving.append(ended._replace(out_ns=leave_ns))
-            elif ended.outcome is not Outcome.DUPLICATE:
-                self._drop(ended.packet, ended.size_bytes, ended.in_ns, Outcome.QUEUE)
+                self._leaving.append(Ended(packet, in_ns, leave_ns, size_bytes, outcome, flip_bit))
+            elif outcome is not _DUPLICATE:
+                self._drop(packet, size_bytes, in_ns, Outcome.QUEUE)
 
     def _drop(self, packet: P, size_bytes: int, in_ns: int, outcome: Outcome) -> None:
         self._dropped.append(Ended(packet, in_ns, -1, size_bytes, outcome, None))

@@ -10,6 +10,7 @@ are stamped in another.
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -20,7 +21,7 @@ from harness.errors import Unsupported
 from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
 from harness.media.playout import ReceiverCore
 from harness.media.settings import ReceiverSettings
-from harness.network import link_to_json
+from harness.network import link_summary
 from harness.network.link import LinkPair
 from harness.network.model import LinkModel
 from harness.records import LINK_LOG, Columns, Observed, from_rows
@@ -92,7 +93,7 @@ def simulate(stream: Stream) -> Observed:
         sender=sender.figures(),
         receiver=receiver.figures(),
         link={"counters": counters},
-        readback={"engine": "model", "seed": stream.seed, **link_to_json(stream.pair)},
+        readback={"engine": "model", "seed": stream.seed, **link_summary(stream.pair)},
     )
 
 
@@ -155,29 +156,25 @@ def _play(stream: Stream, arrivals: list[Arrival]) -> ReceiverCore:
         frame_count(len(stream.pcm), facts),
         clock.read,
     )
-    taken = 0
-
-    def take_all() -> None:
-        nonlocal taken
-        while taken < len(arrivals) and arrivals[taken][1] <= clock.now_ns:
-            core.on_packet(*arrivals[taken])
-            taken += 1
-
+    coming = deque(arrivals)
     while not core.finished and clock.now_ns < stop_ns:
         pull_ns = core.next_pull_ns()
-        if pull_ns is None:
-            if taken == len(arrivals):
-                break
-            clock.now_ns = max(clock.now_ns, min(arrivals[taken][1], stop_ns))
-            take_all()
-            continue
-        clock.now_ns = max(clock.now_ns, min(pull_ns + wake_ns, stop_ns))
-        take_all()
-        if pull_ns < stop_ns:
+        if pull_ns is None and not coming:
+            break
+        due_ns = coming[0][1] if pull_ns is None else pull_ns + wake_ns
+        clock.now_ns = max(clock.now_ns, min(due_ns, stop_ns))
+        _take_all(core, coming, clock.now_ns)
+        if pull_ns is not None and pull_ns < stop_ns:
             core.pull()
-    take_all()
+    _take_all(core, coming, clock.now_ns)
     core.stop(stop_ns if stop_ns != NEVER_NS else clock.now_ns)
     return core
+
+
+def _take_all(core: ReceiverCore, coming: deque[Arrival], now_ns: int) -> None:
+    """Hand over what has arrived by now."""
+    while coming and coming[0][1] <= now_ns:
+        core.on_packet(*coming.popleft())
 
 
 class _TimedEncoder:
