@@ -21,8 +21,8 @@ from harness.errors import Unsupported
 from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
 from harness.media.playout import ReceiverCore
 from harness.media.settings import ReceiverSettings
-from harness.network import link_summary
 from harness.network.link import LinkPair
+from harness.network.link_json import link_summary
 from harness.network.model import LinkModel
 from harness.records import LINK_LOG, Columns, Observed, from_rows
 from harness.transports.base import TransportSettings
