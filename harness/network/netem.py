@@ -33,8 +33,10 @@ from __future__ import annotations
 import errno
 import hashlib
 import struct
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from itertools import pairwise
+from operator import attrgetter
 from typing import Any
 
 import numpy as np
@@ -237,9 +239,14 @@ def _check_changes(parts: list[tuple[int, Link]]) -> None:
         )
 
 
-def _of_netem(part: Link) -> Link:
+_effects_of = attrgetter(
+    *("loss", "jitter_ns", "distribution", "duplicate", "corrupt", "reorder", "limit_packets")
+)
+
+
+def _of_netem(part: Link) -> tuple[object, ...]:
     """What of a part is netem's to do."""
-    return replace(part, rate=None, delay_ns=_delay_ns(part))
+    return _effects_of(part), _delay_ns(part)
 
 
 @dataclass(frozen=True)
@@ -281,13 +288,6 @@ def steps(ifname: str, link: Link, seed: int) -> list[Step]:
 def step_seed(seed: int, number: int) -> int:
     """The seed of netem from the ``number``-th change of a link on; 0 is the beginning."""
     return direction_seed(seed, number) if number else seed
-
-
-def last_renewal(link: Link, done: int) -> int:
-    """The number of the last of the first ``done`` changes that changed netem; 0 for none."""
-    parts = timeline(link)
-    changed = (_of_netem(parts[n][1]) != _of_netem(parts[n - 1][1]) for n in range(done, 0, -1))
-    return next((done - n for n, is_changed in enumerate(changed) if is_changed), 0)
 
 
 def message_bytes(index: int, qdisc: Qdisc) -> bytes:
@@ -517,17 +517,23 @@ def apply(ifname: str, link: Link, seed: int) -> Facts:
 
     Raises Unsupported (the link, or a kernel without netem or tbf), ReadBackMismatch.
     """
-    qdiscs = plan(link, seed)
-    clear(ifname)
+    return apply_all([(ifname, plan(link, seed), facts_asked(link, seed))])[0]
+
+
+def apply_all(ports: Sequence[tuple[str, Sequence[Qdisc], Facts]]) -> list[Facts]:
+    """:func:`apply` to several interfaces, of a :func:`plan` and :func:`facts_asked` each."""
+    reports = []
     with _netlink() as ip:
-        index = index_of(ip, ifname)
-        for qdisc in qdiscs:
-            _add(ip, index, qdisc)
-        found = facts_of(_dump(ip, index))
-    differences = compare(facts_asked(link, seed), found)
-    if differences:
-        raise ReadBackMismatch(f"{ifname}: " + "; ".join(differences))
-    return found
+        for ifname, qdiscs, asked in ports:
+            index = index_of(ip, ifname)
+            _clear(ip, index)
+            for qdisc in qdiscs:
+                _add(ip, index, qdisc)
+            found = facts_of(_dump(ip, index))
+            if differing := compare(asked, found):
+                raise ReadBackMismatch(f"{ifname}: " + "; ".join(differing))
+            reports.append(found)
+    return reports
 
 
 def differences(ifname: str, part: Link, seed: int) -> list[str]:
@@ -547,11 +553,14 @@ def try_tbf(ifname: str, rate: Rate) -> None:
 def clear(ifname: str) -> None:
     """Remove our root qdisc, if there is one."""
     with _netlink() as ip:
-        index = index_of(ip, ifname)
-        for message in _dump(ip, index):
-            if message["parent"] == TC_H_ROOT and message["handle"] in (NETEM_HANDLE, TBF_HANDLE):
-                gone = _message(index, message["handle"], TC_H_ROOT)
-                _request(ip, gone, RTM_DELQDISC, NLM_F_REQUEST | NLM_F_ACK)
+        _clear(ip, index_of(ip, ifname))
+
+
+def _clear(ip: Any, index: int) -> None:
+    for message in _dump(ip, index):
+        if message["parent"] == TC_H_ROOT and message["handle"] in (NETEM_HANDLE, TBF_HANDLE):
+            gone = _message(index, message["handle"], TC_H_ROOT)
+            _request(ip, gone, RTM_DELQDISC, NLM_F_REQUEST | NLM_F_ACK)
 
 
 def counters(ifname: str) -> dict[str, dict[str, int]]:

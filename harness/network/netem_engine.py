@@ -36,8 +36,10 @@ class NetemEngine:
             _Direction("forward", receiver_port, pair.forward, netem.direction_seed(seed, 0)),
             _Direction("reverse", sender_port, pair.reverse, netem.direction_seed(seed, 1)),
         )
-        for way in self._directions:
-            netem.plan(way.link, way.seed)  # both are possible before either is set
+        self._begin = [  # both are possible before either is set
+            (way.port, netem.plan(way.link, way.seed), netem.facts_asked(way.link, way.seed))
+            for way in self._directions
+        ]
         self._steps = [
             (way.port, netem.steps(way.port, way.link, way.seed)) for way in self._directions
         ]
@@ -99,7 +101,7 @@ class NetemEngine:
             dropped = kinds["tbf"]["drops"] if "tbf" in kinds else 0
             logs.append(_named_drops(rows, way.link, t0_ns, dropped))
             if way.link.changes:
-                self._check(way, len(self._made[number]))
+                self._check(way, self._steps[number][1], len(self._made[number]))
                 changes[way.name] = _summary(self._made[number], self._stopped_ns - self._t0_ns)
         if changes:
             counters["changes"] = changes
@@ -121,16 +123,17 @@ class NetemEngine:
 
     def _set(self) -> None:
         self._made = [[], []]
+        reports = netem.apply_all(self._begin)
         self._facts = {
-            way.name: netem.apply(way.port, way.link, way.seed) for way in self._directions
+            way.name: report for way, report in zip(self._directions, reports, strict=True)
         }
 
-    def _check(self, way: _Direction, done: int) -> None:
+    def _check(self, way: _Direction, steps: list[netem.Step], done: int) -> None:
         """After so many changes the qdiscs are what the last of them asks."""
-        parts = netem.timeline(way.link)
-        renewed = netem.last_renewal(way.link, done)
-        asked = netem.step_seed(way.seed, renewed)
-        if differences := netem.differences(way.port, parts[done][1], asked):
+        part = netem.timeline(way.link)[done][1]
+        renewed = max((n for n, step in enumerate(steps[:done], 1) if step.netem), default=0)
+        seed = netem.step_seed(way.seed, renewed)
+        if differences := netem.differences(way.port, part, seed):
             raise CellFailed(f"{way.port} after {done} changes: " + "; ".join(differences))
 
 

@@ -45,6 +45,8 @@ LARGEST_BEHIND = 0.1
 """Share of the time that an engine may be late with its changes."""
 _BOUNDLESS = 1 << 62
 _FINEST_MIXTURE = 32
+_REACH = 4
+"""No table of deviations reaches further than so many jitters."""
 _effects_of = attrgetter(
     *("loss", "jitter_ns", "distribution", "duplicate", "corrupt", "reorder", "limit_packets")
 )
@@ -72,7 +74,8 @@ class _Timeline:
 
     ``kinds`` are the links that were met but for their delay and rate; ``kind`` says which, per
     row, and ``kind_near`` which a little earlier and later. ``least_ns`` and ``most_ns`` bound the
-    delay asked around its entering. Rows that are not ``sure`` met a change made late.
+    delay asked around its entering; ``shape_ns`` is a delay around which the deviations are the
+    same as around the one asked. Rows that are not ``sure`` met a change made late.
     """
 
     def __init__(self, link: Link, sample: Sample, t0_ns: int, late: Any) -> None:
@@ -101,6 +104,11 @@ class _Timeline:
         self.kind, self.delay_ns = kinds[near[1]], delays[near[1]]
         self.kind_near = kinds[near[[0, 2]]]
         near_ns = delays[near]
+        # Deviations hang on the delay only where it is too short for them.
+        reaches_ns = [
+            _REACH * kind.jitter_ns if kind.reorder is None else _BOUNDLESS for kind in self.kinds
+        ]
+        self.shape_ns = np.minimum(self.delay_ns, np.array(reaches_ns)[self.kind])
         self.least_ns, self.most_ns = near_ns.min(axis=0), near_ns.max(axis=0)
         self.sure = np.ones(len(media_ns), bool)
         for at_ns, lateness_ns in late:
@@ -176,7 +184,7 @@ class _Mixture:
         if not times.spreads:
             self._set(np.zeros(1), np.ones(1))
             return
-        pairs = np.stack([times.kind[rows], times.delay_ns[rows]])
+        pairs = np.stack([times.kind[rows], times.shape_ns[rows]])
         groups, counts = np.unique(pairs, axis=1, return_counts=True)
         if groups.shape[1] > _FINEST_MIXTURE:
             kinds, counts = np.unique(pairs[0], return_counts=True)
