@@ -154,6 +154,32 @@ def _parser() -> argparse.ArgumentParser:
     where.add_argument("--into", type=Path, metavar="RUN", help="add it to the report of a run")
     sub.add_argument("--jobs", type=_positive, help="processes (default: cores)")
 
+    sub = add(
+        "agree",
+        _agree,
+        "Run the same cells in several labs and on several link engines, and compare.",
+    )
+    sub.add_argument("file", type=Path, nargs="?", help="scenario (not needed with --with alone)")
+    sub.add_argument(
+        "--labs",
+        type=lambda text: tuple(filter(None, text.split(","))),
+        metavar="LIST",
+        help="of virtual,netns/relay,netns/netem,docker/relay,docker/netem; the first is the"
+        " reference (default: all that run here; with --with: none)",
+    )
+    sub.add_argument(
+        "--with",
+        dest="runs",
+        type=Path,
+        nargs="+",
+        default=[],
+        metavar="RUN",
+        help="finished runs of the same scenario, made elsewhere or before",
+    )
+    sub.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
+    sub.add_argument("--only", metavar="PATTERN", help="as in harness run")
+    sub.add_argument("--jobs", type=_positive, help="cells side by side (default: by cores)")
+
     sub = add("report", _report, "Draw report.html from the tables of a finished run.")
     sub.add_argument("dir", type=Path)
 
@@ -293,6 +319,35 @@ def _probe_loss(arguments: argparse.Namespace) -> int:
     out.print(f"tables: {escape(str(outcome.directory))}", soft_wrap=True)
     out.print(f"page: {escape(str(outcome.page))}", soft_wrap=True)
     return EXIT_OK
+
+
+def _agree(arguments: argparse.Namespace) -> int:
+    from harness.agree import Wanted, agree
+    from harness.report.agreement import difference, grids, verdict
+
+    wanted = Wanted(
+        scenario=arguments.file,
+        labs=arguments.labs,
+        runs=tuple(arguments.runs),
+        out=arguments.out,
+        only=arguments.only,
+        jobs=arguments.jobs,
+    )
+    with Screen() as screen:
+        outcome = agree(wanted, screen)
+    for grid in grids(outcome.compared):
+        table = Table(*grid.names, *(one.label for one in grid.columns), box=None)
+        for names, entries in grid.rows:
+            shown = map(difference, entries)
+            table.add_row(
+                *map(escape, names),
+                *(f"[red]{one.text}[/red]" if one.bad else one.text for one in shown),
+            )
+        out.print(f"\n{escape(grid.leg)} minus {escape(outcome.compared.legs[0].name)}")
+        out.print(table)
+    out.print(f"\n{escape(verdict(outcome.compared))}", soft_wrap=True)
+    out.print(f"tables: {escape(str(outcome.directory))} (agree.md, agree.html)", soft_wrap=True)
+    return EXIT_CELLS if outcome.differing else EXIT_OK
 
 
 def _report(arguments: argparse.Namespace) -> int:

@@ -76,6 +76,7 @@ ROOMS: dict[str, set[str]] = {
         "store",
         "virtual_matrix",
     },
+    "agree": {"labs", "network.probe", "report", "run", "scenario", "score", "store"},
     "probe_loss": {
         "assets",
         "codecs",
@@ -92,6 +93,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "doctor": {"assets", "codecs", "labs", "network"},
     "cli": {
+        "agree",
         "assets",
         "doctor",
         "labs",
@@ -123,6 +125,7 @@ LIBRARIES: dict[str, set[str]] = {
     "virtual": {"numpy", "yaml"},
     "virtual_matrix": {"numpy"},
     "profiling": {"numpy"},
+    "agree": {"pandas"},
     "probe_loss": {"numpy", "pandas"},
     "doctor": {"psutil"},
     "cli": {"rich"},

@@ -5,13 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import NamedTuple
 
 import jinja2
 from markupsafe import Markup
 
 
-class Value(NamedTuple):
+@dataclass(frozen=True)
+class Value:
     """An entry of a table: ``below`` stands in small print under it, ``bad`` colours it."""
 
     text: str

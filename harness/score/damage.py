@@ -135,7 +135,9 @@ def summarise(losses: pd.DataFrame) -> pd.DataFrame:
         row = {"codec": codec, "codec_kind": first.codec_kind, "weights": first.weights}
         for figure in ("depth_db", "recover_ms"):
             meaningless = first.weights == "random" or mine[figure].isna().any()
-            found = None if meaningless else estimate(mine[figure].tolist(), mine.utterance.tolist())
+            found = (
+                None if meaningless else estimate(mine[figure].tolist(), mine.utterance.tolist())
+            )
             for part, value in (
                 ("mean", found and found.mean),
                 ("low", found and found.low),
