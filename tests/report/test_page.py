@@ -6,16 +6,19 @@ import os
 import re
 import shutil
 import subprocess
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass, field
 from html.parser import HTMLParser
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
 from harness.errors import BadInput
 from harness.report import tables, write_report
 from harness.report.page import LIMIT_BYTES, render
-from harness.store import load
-from tests.report.small_run import SmallRun
+from harness.store import Tables, load
+from tests.report.small_run import SmallRun, swept
 
 CHROMIUM = shutil.which("chromium") or shutil.which("google-chrome")
 EVIL = '<script>alert("x")</script>'
@@ -97,7 +100,8 @@ def test_the_page_needs_nothing_from_outside(html: str, small_run: Path) -> None
 
 
 def test_what_matters_comes_first_and_in_order(html: str) -> None:
-    sections = ["verdict", "rig", "map", "trade", "latency", "loss", "listen", "trouble", "method"]
+    sections = ["verdict", "differences", "networks", "rig", "map", "trade", "latency", "loss"]
+    sections += ["listen", "trouble", "method"]
     places = [html.index(f'<section id="{name}"') for name in sections]
     assert places == sorted(places)
     for first in ("Random weights: encodec", "1 invalid, 3 failed, 9 unsupported of 54 cells"):
@@ -204,6 +208,151 @@ def test_audio_that_is_gone_is_no_obstacle(tmp_path: Path) -> None:
     directory = few().write(tmp_path)
     shutil.rmtree(directory / "audio")
     assert "No audio is embedded." in write_report(directory).read_text()
+
+
+@pytest.fixture(scope="module")
+def swept_run(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A sweep over loss in the virtual lab, whose codecs cross, with both controls added."""
+    return SmallRun(
+        codecs=("pcm", "opus", "g722"),
+        transports=("udp",),
+        networks=("clean", "handover", *swept("bursty")),
+        utterances=tuple(f"u{number}" for number in range(6)),
+        music=(),
+        repetitions=2,
+        added=("pcm", "clean"),
+        virtual=True,
+        noise=0.0,
+        troubled=False,
+        audio=False,
+        run={"baseline": "pcm"},
+    ).write(tmp_path_factory.mktemp("swept"))
+
+
+@pytest.fixture(scope="module")
+def swept_html(swept_run: Path) -> str:
+    return write_report(swept_run).read_text(encoding="utf-8")
+
+
+def section(html: str, name: str) -> str:
+    start = html.index(f'<section id="{name}">')
+    return html[start : html.index("</section>", start)]
+
+
+def words(html: str) -> str:
+    return " ".join(Page(html).text.split())
+
+
+def test_a_simulated_run_says_so_before_all_else(swept_html: str, html: str) -> None:
+    first = words(swept_html[: swept_html.index("<nav")] + "</body></html>")
+    assert first.index("Simulated: no packet crossed a kernel") < first.index("Lab virtual")
+    assert "auto: no Docker engine answers, nor network namespaces" in first
+    assert "compute profile:" in first
+    assert "harness agree FILE" in first
+    assert "Simulated" not in html
+
+
+def test_a_sweep_has_its_curves_and_crossings(swept_html: str) -> None:
+    mine = section(swept_html, "sweeps")
+    assert mine.count("<svg") == 4
+    assert re.search(
+        r"opus falls under g722 at [\d.]+ % \[[\d.]+, [\d.]+\]\.", words(f"{mine}</section>")
+    )
+    assert "Dotted grey: added control" in mine
+    assert not re.search(r"<b>pcm</b> (falls|rises)", mine)
+
+
+def test_points_of_a_sweep_do_not_flood_the_page(swept_html: str) -> None:
+    for name in ("verdict", "map", "trade", "latency"):
+        shown = words(section(swept_html, name) + "</section>")
+        assert all(f"bursty@loss={share}%" in shown for share in (0, 10, 20))
+        assert not any(f"bursty@loss={share}%" in shown for share in (5, 15))
+    for name in ("networks", "all"):
+        mine = section(swept_html, name)
+        assert mine.index("bursty@loss=0%") < mine.index("<details>") < mine.index("bursty@loss=5%")
+
+
+def test_controls_are_shown_but_not_ranked(swept_html: str) -> None:
+    verdict = section(swept_html, "verdict")
+    assert "pcm" not in verdict
+    assert "<h3>clean" not in verdict
+    heat = section(swept_html, "map")
+    assert "<small>control</small>" in heat
+    assert "clean" in heat
+
+
+def test_networks_say_how_their_impairments_come_about(swept_html: str) -> None:
+    mine = words(section(swept_html, "networks") + "</section>")
+    assert "every codec meets the same events at the same media time" in mine
+    assert "media-time + scheduled" in mine
+    assert "yes, all 12 blocks" in mine
+    assert "rate as asked" in mine
+
+
+def test_cells_of_a_block_that_met_different_traces_are_a_warning(swept_run: Path) -> None:
+    run = load(swept_run)
+    mine = run.cells["network"] == "handover"
+    run.cells.loc[mine & (run.cells["codec"] == "opus"), "trace_sha256"] = "0" * 64
+    html = render(run, swept_run)
+    said = html.index("In 12 blocks the cells did not all meet the same impairment trace")
+    assert said < html.index("<nav")
+    assert "no: not in 12 of 12" in html
+
+
+def test_a_rig_that_repeats_itself_exactly_is_told_from_one_that_does_not(
+    swept_html: str, tmp_path: Path
+) -> None:
+    mine = section(swept_html, "rig")
+    assert "Repetitions of an utterance are identical in every figure." in mine
+    assert "In the virtual lab that is so by construction" in mine
+    real = section(write_report(few(repetitions=2).write(tmp_path)).read_text(), "rig")
+    assert "differ by nothing but the rig" in real
+    assert "virtual" not in real
+
+
+def test_without_repetitions_the_rig_is_not_said_to_repeat_itself(html: str) -> None:
+    assert "how well the rig repeats itself is not known" in section(html, "rig")
+
+
+def test_differences_are_to_the_baseline_that_the_run_names(swept_html: str) -> None:
+    mine = words(section(swept_html, "differences") + "</section>")
+    assert mine.startswith("Differences to pcm")
+    assert "the scenario's baseline" in mine
+    assert "Nothing can be claimed" not in mine
+    assert "6 × 2" in mine
+
+
+def test_differences_of_few_utterances_claim_nothing(html: str) -> None:
+    mine = words(section(html, "differences") + "</section>")
+    assert "Nothing can be claimed: no network has the 6 utterances" in mine
+    assert "no interval" in mine
+
+
+@dataclass
+class Guarded:
+    """Rows that are not given out whole, and that count how many cells are asked for at once."""
+
+    tables: Tables
+    name: str
+    most: list[int] = field(default_factory=list)
+
+    def batches(
+        self, cell_ids: Collection[str] | None = None, columns: Sequence[str] | None = None
+    ) -> Iterator[pd.DataFrame]:
+        assert cell_ids is not None
+        self.most.append(len(cell_ids))
+        yield getattr(self.tables, f"{self.name}_of")(cell_ids, columns)
+
+
+def test_the_page_of_a_long_run_reads_few_packets_and_frames(small_run: Path, html: str) -> None:
+    run = load(small_run)
+    packets, frames = (Guarded(run, name) for name in ("packets", "frames"))
+    guarded = Tables(run.runs, run.cells, packets, frames, run.scores)
+    assert render(guarded, small_run) == html
+    packets.most.clear()
+    shares = tables.fates(guarded, most=3)
+    assert max(packets.most) == 3
+    assert set(shares["cells"]) <= {1, 2, 3}
 
 
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
