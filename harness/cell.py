@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -24,7 +23,7 @@ from harness.errors import HarnessError, Unsupported
 from harness.labs.base import Pair
 from harness.media.fates import join
 from harness.network import link_to_json
-from harness.network.link import Deliveries, Link, LinkPair, Rate
+from harness.network.link import LinkPair, longest_delay_ns
 from harness.network.proof import ProofFigure, prove
 from harness.network.trace import (
     TAIL_NS,
@@ -40,8 +39,9 @@ from harness.records import Columns, Observed
 from harness.transports import is_reliable
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns, samples_to_ns
 
-LEAD_NS = 100 * NS_PER_MS
-"""From the last preparation to sample 0: both agents must have their orders by then."""
+LEAD_NS = 300 * NS_PER_MS
+"""From the last preparation to sample 0: the link must be set anew (netem takes up to 100 ms), and
+both agents must have their orders by then."""
 SLACK_NS = 3 * NS_PER_S
 """How long a stalled stream may still arrive after the last frame was due (one TCP time-out)."""
 BASE_SHARE = 0.08
@@ -265,7 +265,7 @@ def written_up(
         reliable=is_reliable(cell.transport.settings.transport),
     )
     counters = observed.link["counters"]
-    figures = prove(met.pair, observed.link_log, counters.get("t0_ns"))
+    figures = prove(met.pair, observed.link_log, counters.get("t0_ns"), counters.get("changes"))
     frames_total = frame_count(len(met.pcm), facts)
     verdict = _verdict(figures, observed, frames_total)
     media_s = len(met.pcm) / facts.sample_rate_hz
@@ -314,24 +314,6 @@ def _codec_job(cell: Cell) -> dict[str, Any]:
 def _part(columns: Columns, prefix: str) -> Columns:
     start = prefix + "."
     return {k.removeprefix(start): v for k, v in columns.items() if k.startswith(start)}
-
-
-def longest_delay_ns(link: Link) -> int:
-    """Beyond this a delivered packet is an accident: delay, four jitters, a full queue, and the
-    longest time in which a link that changes lets nothing out."""
-    segments = link.segments()
-    starts_ns = [at_ns for at_ns, _ in segments]
-    waits_ns, outages_ns = [0], [0]
-    for (at_ns, part), next_ns in zip(segments, [*starts_ns[1:], starts_ns[-1]], strict=True):
-        match part.rate:
-            case Rate(rate_bps=0):
-                outages_ns.append(next_ns - at_ns)
-            case Rate(rate_bps=rate_bps) as rate:
-                waits_ns.append(rate.queue_limit_bytes() * 8 * NS_PER_S // rate_bps)
-            case Deliveries(at_ns=instants):
-                outages_ns += [after - before for before, after in pairwise((0, *instants))]
-    delay_ns = max(part.delay_ns + 4 * part.jitter_ns for _, part in segments)
-    return delay_ns + max(waits_ns) + max(outages_ns)
 
 
 def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> list[str]:

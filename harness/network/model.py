@@ -119,12 +119,17 @@ class TokenBucket:
         return None if rate is None else (rate.queue_limit_bytes(), rate.burst_bytes)
 
     def _served(self, cost: int, start_ns: int) -> int | None:
-        """The instant at which ``cost`` is there, for a packet at the head from ``start_ns``."""
+        """The instant at which ``cost`` is there, for a packet at the head from ``start_ns``.
+
+        At a rate of 0 nothing passes, saved tokens or not.
+        """
         while self._at < len(self._ends_ns) and self._ends_ns[self._at] <= start_ns:
             self._earn_until(self._ends_ns[self._at])
             self._next_rate()
         self._earn_until(start_ns)
-        while (rate := self._rates[self._at]) is not None and self._tokens < cost:
+        while (rate := self._rates[self._at]) is not None and (
+            self._tokens < cost or rate.rate_bps == 0
+        ):
             last = self._at == len(self._ends_ns)
             if rate.rate_bps:
                 leave_ns = self._updated_ns - (self._tokens - cost) // rate.rate_bps

@@ -267,6 +267,7 @@ def changing(first: Rate | None, *later: tuple[int, Rate | None]) -> Link:
         (changing(rate(80), (15, rate(800))), [0, 10, 15.5, 16.5, 17.5]),
         (changing(rate(800), (1, rate(80))), [0, 1, 11, 21, 31]),
         (changing(rate(80), (5, rate(0)), (105, rate(80))), [0, 110, 120, 130, 140]),
+        (changing(rate(80), (0, rate(0)), (50, rate(80))), [50, 60, 70, 80, 90]),
         (changing(rate(80), (15, None)), [0, 10, 15, 15, 15]),
         (changing(None, (15, rate(80))), [0, 0, 0, 0, 0]),
     ],
