@@ -309,7 +309,13 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], strokes: Mapping[str, Str
             clip_on=False,
         )
         axes.text(
-            1.035, place, _short(name), transform=axes.transAxes, va="center", fontsize=9, color=INK
+            1.035,
+            place,
+            _short(name, 19),
+            transform=axes.transAxes,
+            va="center",
+            fontsize=9,
+            color=INK,
         )
 
 

@@ -632,6 +632,11 @@ def measure(value: Any) -> str:
     return NO_VALUE if _missing(value) else f"{float(value):,.4g}"
 
 
+def p_value(value: Any) -> str:
+    """Three digits, and no p-value that looks like zero."""
+    return "< 0.001" if not _missing(value) and value < 0.001 else number(value, 3)
+
+
 def short(value: float) -> str:
     """Three significant digits, for what has an interval beside it."""
     return f"{value:.3g}"
@@ -657,7 +662,12 @@ def _environment() -> jinja2.Environment:
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    environment.filters |= {"number": number, "measure": measure, "short": short}
+    environment.filters |= {
+        "number": number,
+        "measure": measure,
+        "short": short,
+        "p_value": p_value,
+    }
     environment.globals |= {"spread": spread}
     return environment
 

@@ -16,7 +16,7 @@ import pytest
 
 from harness.errors import BadInput
 from harness.report import tables, write_report
-from harness.report.page import LIMIT_BYTES, render
+from harness.report.page import LIMIT_BYTES, p_value, render
 from harness.store import Tables, load
 from tests.report.small_run import SmallRun, swept
 
@@ -208,6 +208,25 @@ def test_audio_that_is_gone_is_no_obstacle(tmp_path: Path) -> None:
     directory = few().write(tmp_path)
     shutil.rmtree(directory / "audio")
     assert "No audio is embedded." in write_report(directory).read_text()
+
+
+def test_no_p_value_looks_like_zero() -> None:
+    assert [p_value(p) for p in (0.0002, 0.001, 0.0391, None)] == ["< 0.001", "0.001", "0.039", "–"]
+
+
+def test_a_sweep_of_few_utterances_has_curves_of_which_nothing_is_claimed(tmp_path: Path) -> None:
+    run = SmallRun(
+        codecs=("opus", "g722"),
+        transports=("udp",),
+        networks=swept("bursty"),
+        music=(),
+        troubled=False,
+        audio=False,
+    )
+    mine = section(write_report(run.write(tmp_path)).read_text(), "sweeps")
+    said = words(f"{mine}</section>")
+    assert "No two curves cross in PESQ-WB for certain." in said
+    assert "too few utterances, nothing is claimed" in said
 
 
 @pytest.fixture(scope="module")
