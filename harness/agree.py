@@ -16,6 +16,7 @@ from pathlib import Path
 import pandas as pd
 
 from harness import scenario
+from harness.assets import AssetStore
 from harness.errors import BadInput, MachineCannot
 from harness.network import probe
 from harness.report.agreement import Compared, Leg, write_agreement
@@ -181,7 +182,7 @@ def _labs(wanted: Wanted) -> tuple[list[str], dict[str, str]]:
 
 def _name(wanted: Wanted, earlier: Sequence[Tables]) -> str:
     if wanted.scenario is not None:
-        return scenario.load(wanted.scenario).name
+        return scenario.load(wanted.scenario, AssetStore.default().content).name
     return str(earlier[0].runs.iloc[0]["scenario"])
 
 

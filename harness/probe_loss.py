@@ -138,9 +138,9 @@ def probe_loss(options: Options, observer: Observer) -> Outcome:
     Raises BadInput for what cannot be probed, AssetError, and the reason of the first codec where
     none runs here.
     """
-    wanted, base = _scenario(options.scenario)
-    run = None if options.into is None else RunStore.open(options.into)
     store = assets.AssetStore.default()
+    wanted, base = _scenario(options.scenario, store)
+    run = None if options.into is None else RunStore.open(options.into)
     corpus = assets.load_corpora(wanted.corpus, base, store, observer.note)
     speech = [item for item in corpus.items if item.kind == "speech"][: options.utterances]
     if corpus.warning:
@@ -285,10 +285,10 @@ def _codec(name: str, params: str, weights: tuple[tuple[str, Path], ...]) -> Cod
 # --- what is probed -------------------------------------------------------------------------------
 
 
-def _scenario(path: Path | None) -> tuple[Scenario, Path]:
+def _scenario(path: Path | None, store: assets.AssetStore) -> tuple[Scenario, Path]:
     if path is None:
         return Scenario.model_validate(_DEFAULT), Path()
-    return scenario.load(path), path.parent
+    return scenario.load(path, store.content), path.parent
 
 
 def _chosen(wanted: Scenario, names: Sequence[str]) -> list[CodecEntry]:

@@ -76,7 +76,7 @@ ROOMS: dict[str, set[str]] = {
         "store",
         "virtual_matrix",
     },
-    "agree": {"labs", "network.probe", "report", "run", "scenario", "score", "store"},
+    "agree": {"assets", "labs", "network.probe", "report", "run", "scenario", "score", "store"},
     "probe_loss": {
         "assets",
         "codecs",
