@@ -102,6 +102,7 @@ ROOMS: dict[str, set[str]] = {
         "report",
         "run",
         "scenario",
+        "store",
         "virtual",
     },
 }
