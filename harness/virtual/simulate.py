@@ -1,40 +1,45 @@
 """One stream from sender to listener in virtual time: the endpoints' own state machines and the
 link's own model, with no socket, no thread and no waiting.
 
-Nothing flows back from a datagram's receiver, so a stream is simulated stage by stage, each event
-at its exact instant: all that the sender sends, all that the link makes of it, all that the
-listener plays. The instants are those of ``endpoint/agent.py``: a sender that encodes for longer
-than a frame falls behind its schedule and catches up; the listener decodes in one thread, packets
-are stamped in another.
+Nothing that the listener does reaches the sender, over TCP neither (a socket takes what it is given
+at once), so a stream is simulated stage by stage, each event at its exact instant: all that is
+sent, all that the network makes of it, all that is played. The instants are those of
+``endpoint/agent.py``: a sender that encodes for longer than a frame falls behind its schedule and
+catches up; the listener decodes in one thread, packets are stamped in another.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
+from operator import itemgetter
+from typing import Any, NamedTuple
 
 from harness.codecs.base import Codec, Decoder, Encoder, Pcm
 from harness.endpoint.sender import SenderCore, frame_count
-from harness.errors import Unsupported
 from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
 from harness.media.playout import ReceiverCore
 from harness.media.settings import ReceiverSettings
 from harness.network.link import LinkPair
 from harness.network.link_json import link_summary
-from harness.network.model import LinkModel
-from harness.records import LINK_LOG, Columns, Observed, from_rows
+from harness.network.model import Ended, LinkModel
+from harness.records import LINK_LOG, Observed, from_rows
 from harness.transports.base import TransportSettings
 from harness.virtual.compute import Compute
+from harness.virtual.tcp import HOST_NS, TcpStream
 
 NEVER_NS = 2**62
 """An instant that does not come."""
 _SOURCE_MAC_BITS = range(48, 96)
 """Of an Ethernet frame: the bits that no checksum and no address filter looks at."""
 
+_ENTERING = itemgetter(1)
+"""Of a row of the link's log: when the frame entered."""
+
 Arrival = tuple[bytes, int]
-"""A packet and the instant of its stamp."""
+"""A packet and an instant: of its entering the network, or of its stamp in the receiver."""
 
 
 @dataclass(frozen=True)
@@ -66,31 +71,34 @@ class Clock:
         self.now_ns += ns
 
 
+class Carried(NamedTuple):
+    """What became of all that was sent: packets as they reach the listener, in order; the link's
+    log; what is still inside the link at the end of all time; figures of the transport."""
+
+    arrivals: list[Arrival]
+    log: list[tuple[int, ...]]
+    in_flight: int
+    counts: dict[str, int]
+
+
 def simulate(stream: Stream) -> Observed:
     """What both ends and the link observe of a stream; a pure function unless its compute is
-    ``measured``.
-
-    Raises Unsupported for a transport without a model, CellFailed for a codec that breaks down.
-    """
-    if stream.transport.transport != "udp":
-        raise Unsupported(
-            f"transport {stream.transport.transport}: the virtual lab has no model of TCP;"
-            " use --lab netns or docker"
-        )
+    ``measured``. Raises CellFailed for a codec that breaks down."""
     sender, sent = _send(stream)
-    arrivals, log, in_flight = _carry(stream, sent)
-    receiver = _play(stream, arrivals)
-    counters = {"log_drops": 0, "refused": 0, "in_flight": in_flight, "t0_ns": 0}
+    carry = _over_udp if stream.transport.transport == "udp" else _over_tcp
+    carried = carry(stream, sent)
+    receiver = _play(stream, carried.arrivals)
+    counters = {"log_drops": 0, "refused": 0, "in_flight": carried.in_flight, "t0_ns": 0}
     return Observed(
         t0_ns=0,
         sent_packets=sender.packets(),
         sent_frames=sender.sent_frames(),
         received_packets=receiver.packets(),
         played_frames=receiver.frames(),
-        link_log=log,
+        link_log=from_rows(LINK_LOG, sorted(carried.log, key=_ENTERING)),
         media=receiver.media(),
         played=receiver.played(),
-        sender=sender.figures(),
+        sender={**sender.figures(), **carried.counts},
         receiver=receiver.figures(),
         link={"counters": counters},
         readback={"engine": "model", "seed": stream.seed, **link_summary(stream.pair)},
@@ -125,8 +133,8 @@ def _send(stream: Stream) -> tuple[SenderCore, list[Arrival]]:
     return core, sent
 
 
-def _carry(stream: Stream, sent: list[Arrival]) -> tuple[list[Arrival], Columns, int]:
-    """What leaves the link, in order, the link's log, and how many packets never leave it."""
+def _over_udp(stream: Stream, sent: list[Arrival]) -> Carried:
+    """One datagram a packet. The checksum drops what a flipped bit has damaged."""
     model: LinkModel[bytes] = LinkModel(stream.pair.forward, f"{stream.seed}/0")
     for packet, now_ns in sent:
         model.offer(packet, len(packet) + IP_UDP_BYTES + ETHERNET_BYTES, now_ns)
@@ -137,11 +145,38 @@ def _carry(stream: Stream, sent: list[Arrival]) -> tuple[list[Arrival], Columns,
         for end in ended
         if end.out_ns >= 0 and (end.flip_bit is None or end.flip_bit in _SOURCE_MAC_BITS)
     ]
-    rows: list[tuple[int, ...]] = [
-        (0, end.in_ns, end.out_ns, end.size_bytes, end.outcome) for end in ended
-    ]
-    rows.sort(key=lambda row: row[1])
-    return arrivals, from_rows(LINK_LOG, rows), model.in_flight
+    return Carried(arrivals, _log_rows(0, ended), model.in_flight, {})
+
+
+def _over_tcp(stream: Stream, sent: list[Arrival]) -> Carried:
+    """One message a packet, over a connection that was made before t0."""
+    transport, pair = stream.transport.transport, stream.pair
+    assert transport != "udp"
+    forward: LinkModel[Any] = LinkModel(pair.forward, f"{stream.seed}/0")
+    reverse: LinkModel[Any] = LinkModel(pair.reverse, f"{stream.seed}/1")
+    connection: TcpStream[bytes] = TcpStream(
+        forward,
+        reverse,
+        framing=transport,
+        rtt_ns=pair.forward.delay_ns + pair.reverse.delay_ns + 2 * HOST_NS,
+        seed=str(stream.seed),
+    )
+    for packet, now_ns in sent:
+        connection.send(packet, len(packet), now_ns)
+    connection.advance(stream.stop_ns)
+    # Both ends hang up: what is on its way comes out, and nobody answers it.
+    rest = [row for d, link in enumerate((forward, reverse)) for row in _left(d, link)]
+    in_flight = forward.in_flight + reverse.in_flight
+    log = [*connection.link_rows, *rest]
+    return Carried(connection.received(), log, in_flight, connection.counts())
+
+
+def _left(direction: int, link: LinkModel[Any]) -> list[tuple[int, ...]]:
+    return _log_rows(direction, link.collect(NEVER_NS))
+
+
+def _log_rows(direction: int, ended: Sequence[Ended[Any]]) -> list[tuple[int, ...]]:
+    return [(direction, end.in_ns, end.out_ns, end.size_bytes, end.outcome) for end in ended]
 
 
 def _play(stream: Stream, arrivals: list[Arrival]) -> ReceiverCore:
