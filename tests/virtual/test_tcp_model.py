@@ -3,16 +3,26 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from harness.network.link import Bernoulli, Change, Link, LossTrace, Reorder
+from harness.errors import Unsupported
+from harness.network.link import Bernoulli, Change, Link, LinkPair, LossTrace, Rate, Reorder
 from harness.network.model import LinkModel
 from harness.records import Outcome
 from harness.units import NS_PER_MS as MS
-from harness.virtual.tcp import HEADER_BYTES, HOST_NS, MSS, TICK_NS, TcpStream, framed_bytes
+from harness.virtual.tcp import (
+    HEADER_BYTES,
+    HOST_NS,
+    MSS,
+    TICK_NS,
+    TcpStream,
+    framed_bytes,
+    require_validated,
+)
 
 INTERVAL_NS = 20 * MS
 SIZE_BYTES = 320
@@ -220,3 +230,24 @@ def test_everything_comes_once_in_order_and_never_early(
 )
 def test_messages_are_marked_off_as_on_the_wire(framing: str, size: int, framed: int) -> None:
     assert framed_bytes(framing, size) == framed  # type: ignore[arg-type]
+
+
+def test_networks_without_validation_are_refused() -> None:
+    clean, narrow = Link(10 * MS), Link(10 * MS, rate=Rate(100_000, 1600, latency_ns=300 * MS))
+    dips = replace(
+        narrow, rate=Rate(1_000_000, 1600, latency_ns=300 * MS), changes=(Change(MS, narrow),)
+    )
+    ten_s = 10_000 * MS
+
+    def require(forward: Link, reverse: Link, size_bytes: int) -> None:
+        require_validated(LinkPair(forward, reverse), "tcp", size_bytes, INTERVAL_NS, ten_s)
+
+    require(narrow, clean, 100)
+    require(replace(dips, changes=(Change(9_000 * MS, narrow),)), clean, 640)
+    require(Link(loss=Bernoulli(0.1), changes=(Change(MS, Link(loss=Bernoulli(1.0))),)), clean, 640)
+    with pytest.raises(Unsupported, match=r"forward link that carries .* 284000 bit/s, got 1000"):
+        require(dips, clean, 640)
+    with pytest.raises(Unsupported, match="reverse link that carries"):
+        require(clean, Link(rate=Rate(20_000, 1600, latency_ns=300 * MS)), 100)
+    with pytest.raises(Unsupported, match=r"loses at most 20%.*got 30\.0%"):
+        require(Link(loss=Bernoulli(0.3)), clean, 100)
