@@ -49,7 +49,13 @@ from harness.records import Columns, Outcome
 from harness.transports.base import RECEIVE_PRIORITY
 from harness.units import NS_PER_MS as MS
 from harness.units import NS_PER_S, monotonic_ns
-from harness.virtual.tcp import HEADER_BYTES, TcpStream, framed_bytes
+from harness.virtual.tcp import (
+    HEADER_BYTES,
+    TcpStream,
+    framed_bytes,
+    require_validated,
+    round_trip_ns,
+)
 
 _PORT = 5004
 _PATIENCE_S = 40
@@ -150,7 +156,7 @@ CASES = [
     *(
         Case(f"bursts of {mean}, {share}%, RTT {rtt} ms", _links(rtt, _bursts(mean, share)), 320)
         for rtt in (20, 100)
-        for mean, share in ((2, 2), (4, 5))
+        for mean, share in ((2, 2), (3, 3))
     ),
     *(
         Case(f"outages of {ms} ms, RTT {rtt} ms", _outages(rtt, ms), 320)
@@ -189,12 +195,14 @@ class Seen:
 
 
 def of_model(case: Case, seed: int, seconds: int, phase: int) -> Seen:
+    require_validated(case.pair, "tcp", case.size_bytes, case.interval_ns, seconds * NS_PER_S)
     models = [
         LinkModel[Any](link, f"{seed}/{number}")
         for number, link in enumerate((case.pair.forward, case.pair.reverse))
     ]
-    rtt_ns = case.pair.forward.delay_ns + case.pair.reverse.delay_ns
-    stream = TcpStream[int](*models, framing="tcp", rtt_ns=rtt_ns, seed=f"{seed}/{phase}")
+    stream = TcpStream[int](
+        *models, framing="tcp", rtt_ns=round_trip_ns(case.pair), seed=f"{seed}/{phase}"
+    )
     count = seconds * NS_PER_S // case.interval_ns
     for number in range(count):
         stream.send(number, case.size_bytes, number * case.interval_ns)
@@ -348,8 +356,8 @@ def _percentile(seen: Sequence[Seen], share: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="validate_tcp", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="of each stream")
-    parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--jobs", type=int, default=12, help="streams at a time")
+    parser.add_argument("--seeds", type=int, default=4)
+    parser.add_argument("--jobs", type=int, default=24, help="streams at a time")
     parser.add_argument("--only", default="", help="networks whose name this pattern finds")
     asked = parser.parse_args()
     for line in _facts():

@@ -10,7 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from harness.errors import Unsupported
-from harness.network.link import Bernoulli, Change, Link, LinkPair, LossTrace, Rate, Reorder
+from harness.network.link import (
+    Bernoulli,
+    Change,
+    GilbertElliott,
+    Link,
+    LinkPair,
+    LossTrace,
+    Rate,
+    Reorder,
+)
 from harness.network.model import LinkModel
 from harness.records import Outcome
 from harness.units import NS_PER_MS as MS
@@ -251,3 +260,5 @@ def test_networks_without_validation_are_refused() -> None:
         require(clean, Link(rate=Rate(20_000, 1600, latency_ns=300 * MS)), 100)
     with pytest.raises(Unsupported, match=r"loses at most 20%.*got 30\.0%"):
         require(Link(loss=Bernoulli(0.3)), clean, 100)
+    with pytest.raises(Unsupported, match=r"at most 3 packets in a row.*got 4\.0"):
+        require(Link(loss=GilbertElliott(0.01, 0.25)), clean, 100)

@@ -17,6 +17,7 @@ from harness.units import NS_PER_S
 from harness.virtual.tcp.wire import HEADER_BYTES, MSS, SACK_BLOCKS, Ack, Framing, framed_bytes
 
 _MOST_LOSS = 0.2
+_LONGEST_BURST = 3.0
 
 
 def require_validated(
@@ -25,7 +26,8 @@ def require_validated(
     """Raise Unsupported, with the reason, where the model is not held against the kernel: on a
     fitted link that cannot carry the stream (``message_bytes`` each ``interval_ns``, for
     ``duration_ns``) on average, so that the queue in the sender grows without end; on one that
-    loses more than 20 % of what it is given, packet by packet."""
+    loses, packet by packet, more than 20 % or more than three in a row on average: a burst then
+    lasts for as many time-outs, each twice as long as the one before."""
     framed = framed_bytes(framing, message_bytes)
     headers = -(-framed // MSS) * HEADER_BYTES
     report = Ack(0, 0, ((0, 0),) * SACK_BLOCKS).size_bytes()
@@ -40,6 +42,13 @@ def require_validated(
                 f"expected a {name} link that carries a TCP stream of {needed_bps} bit/s, got"
                 f" {carried_bps} bit/s on average, for which the model of TCP is not validated;"
                 " use --lab netns or docker"
+            )
+        burst = max((_burst(part.loss) for _, part in link.segments()), default=0.0)
+        if burst > _LONGEST_BURST:
+            raise Unsupported(
+                f"expected a {name} link that loses at most {_LONGEST_BURST:.0f} packets in a row"
+                f" on average, got {burst:.1f}, for which the model of TCP is not validated; use"
+                " losses in media time, or --lab netns or docker"
             )
         share = max((_loss_share(part.loss) for _, part in link.segments()), default=0.0)
         if share > _MOST_LOSS:
@@ -79,3 +88,11 @@ def _loss_share(loss: Loss | None) -> float:
             return sum(lost) / len(lost)
         case _:
             return 0.0
+
+
+def _burst(loss: Loss | None) -> float:
+    """Packets in a row that a bad state takes, on average, once it has taken one."""
+    if not isinstance(loss, GilbertElliott) or not loss.p:
+        return 0.0
+    goes_on = loss.loss_bad * (1 - loss.r)
+    return 1 / (1 - goes_on) if goes_on < 1 else float("inf")
