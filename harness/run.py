@@ -94,6 +94,12 @@ def run(options: Options, observer: Observer) -> Outcome:
         "scenario_yaml": options.scenario.read_text(encoding="utf-8"),
         "config_sha256": config_sha256(wanted),
         "baseline": wanted.baseline_name,
+        "added_controls": json.dumps(
+            {
+                "codec": wanted.pcm_control.name if wanted.pcm_control else None,
+                "network": wanted.clean_control.name if wanted.clean_control else None,
+            }
+        ),
         "corpus_warning": corpus.warning,
         "items": json.dumps({name: ref.provenance() for name, ref in references.items()}),
         **run_facts(),

@@ -7,7 +7,7 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.report.tables import BY_KEY, CONFIGURATION, SIGNIFICANT, Shown, scored
+from harness.report.tables import BY_KEY, CONFIGURATION, SIGNIFICANT, Shown, added, scored
 from harness.score import stats
 from harness.store import Tables
 
@@ -56,11 +56,12 @@ def differences(tables: Tables, against: str) -> pd.DataFrame:
     network and figure), ``effect``, ``utterances``, ``pairs``, ``control`` (it is a codec that the
     scenario did not ask for: shown, but neither tested nor counted in the correction).
     """
+    control = added(tables).codec
     rows = [
         row
         for key in COMPARED
         for network, cells in scored(tables, BY_KEY[key]).groupby("network")
-        for row in _of_network(str(network), BY_KEY[key], cells, against)
+        for row in _of_network(str(network), BY_KEY[key], cells, against, control)
     ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
@@ -72,14 +73,13 @@ def is_significant(row: pd.Series) -> bool:
 
 
 def _of_network(
-    network: str, shown: Shown, cells: pd.DataFrame, against: str
+    network: str, shown: Shown, cells: pd.DataFrame, against: str, control: str
 ) -> list[tuple[object, ...]]:
-    controls = set(cells.loc[cells["control"] == "codec", "codec"]) - {against}
     asked: dict[tuple[str, str, str], stats.Difference] = {}
-    added: dict[tuple[str, str, str], stats.Difference] = {}
+    untested: dict[tuple[str, str, str], stats.Difference] = {}
     for (transport, receiver), mine in cells.groupby(["transport", "receiver"]):
         for codec, one in stats.paired_differences(mine, against).items():
-            (added if codec in controls else asked)[str(transport), str(receiver), codec] = one
+            (untested if codec == control else asked)[str(transport), str(receiver), codec] = one
     asked = stats.corrected(asked)
     return [
         (
@@ -87,9 +87,9 @@ def _of_network(
             *_numbers(one.estimate.low, one.estimate.high),
             *(_numbers(one.p, one.p_holm) if name in asked else (np.nan, np.nan)),
             *_numbers(one.effect),
-            *(one.estimate.clusters, one.estimate.cells, name in added),
+            *(one.estimate.clusters, one.estimate.cells, name in untested),
         )
-        for name, one in (asked | added).items()
+        for name, one in (asked | untested).items()
     ]
 
 

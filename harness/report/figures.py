@@ -326,11 +326,12 @@ def _apart(wanted: Mapping[str, float], least: float) -> dict[str, float]:
         groups.append(([name], wanted[name]))
         while len(groups) > 1:
             (below, low), (above, high) = groups[-2:]
-            if high - low >= least * (len(below) + len(above)) / 2:
-                break
             count = len(below) + len(above)
+            if high - low >= least * count / 2:
+                break
             middle = (low * len(below) + high * len(above)) / count
-            groups[-2:] = [(below + above, middle)]
+            # Below the axes are the labels of x.
+            groups[-2:] = [(below + above, max(middle, (count - 1) / 2 * least))]
     return {
         name: middle + (i - (len(names) - 1) / 2) * least
         for names, middle in groups

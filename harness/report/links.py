@@ -22,23 +22,21 @@ MEANINGS = {
     "recorded": "it follows the recording of a real network",
 }
 """Of the parts of the column ``impairment``."""
-_EFFECTS = (
-    *("delay_ns", "jitter_ns", "loss", "duplicate", "corrupt", "reorder", "rate"),
-    *("replay", "changes"),
-)
+_VARYING = ("jitter_ns", "loss", "duplicate", "corrupt", "reorder", "replay", "changes")
+_EFFECTS = ("delay_ns", "rate", *_VARYING)
 _HASH_DIGITS = 8
 
 
 def is_clean(asked: str | None) -> bool:
     """True if the link was asked to do nothing, in both directions (JSON of ``link_asked``)."""
-    pair = json.loads(asked) if asked else {}
+    pair = _pair(asked)
     return bool(pair) and not any(link.get(name) for link in pair.values() for name in _EFFECTS)
 
 
 def describe_link(asked: str | None) -> str:
     """``link_asked`` (JSON) in words: the way there, and the way back where that is another;
     "nothing asked of it" when clean."""
-    pair = json.loads(asked) if asked else {}
+    pair = _pair(asked)
     forward, reverse = (pair.get(way, {}) for way in ("forward", "reverse"))
     said = _direction(forward)
     back = _direction(reverse) if reverse != forward else ""
@@ -51,9 +49,8 @@ class Network:
 
     name: str
     words: str
-    control: bool
     impairment: tuple[str, ...]
-    """Keys of ``MEANINGS``; empty for a clean link, and where a run does not tell."""
+    """Keys of ``MEANINGS``; empty for a steady link, and where a run does not tell."""
     traces: int
     """Different ones; as many as blocks, unless some of them drew nothing."""
     digest: str
@@ -79,13 +76,11 @@ def networks(tables: Tables) -> dict[str, Network]:
         hashes = sorted(traced["trace_sha256"].unique())
         kinds = cells["impairment"].dropna()
         asked = _text(cells["link_asked"].iloc[0])
+        varies = any(link.get(name) for link in _pair(asked).values() for name in _VARYING)
         found[str(name)] = Network(
             name=str(name),
             words=describe_link(asked),
-            control=bool((cells["control"] == "network").all()),
-            impairment=tuple(kinds.iloc[0].split("+"))
-            if len(kinds) and not is_clean(asked)
-            else (),
+            impairment=tuple(kinds.iloc[0].split("+")) if len(kinds) and varies else (),
             traces=len(hashes),
             digest=hashes[0][:_HASH_DIGITS] if hashes else "",
             blocks=int((of_block.size() > 1).sum()),
@@ -101,7 +96,7 @@ def course(asked: str | None) -> pd.DataFrame:
     Columns: ``second`` (from which on, after sample 0), ``delay_ms``, ``loss_percent`` and
     ``rate_kbps`` (NaN: no limit).
     """
-    link = (json.loads(asked) if asked else {}).get("forward", {})
+    link = _pair(asked).get("forward", {})
     changes = link.get("changes")
     if not isinstance(changes, list) or not changes:
         return pd.DataFrame()
@@ -129,6 +124,11 @@ def example(tables: Tables, network: str) -> Mapping[Any, Any] | None:
     return (
         first.sort_values(["other", "utterance", "repetition", "few", "cell_id"]).iloc[0].to_dict()
     )
+
+
+def _pair(asked: str | None) -> dict[str, Any]:
+    pair: dict[str, Any] = json.loads(asked) if asked else {}
+    return pair
 
 
 def _direction(link: Mapping[str, Any]) -> str:

@@ -120,11 +120,7 @@ class _Page:
         self.summary = self.every.merge(there, on=CONFIGURATION)
         self.order = tables.order(self.shown, self.summary)
         self.networks = links.networks(run)
-        self.added = {
-            axis: set(run.cells.loc[run.cells["control"] == axis, axis])
-            for axis in ("codec", "network")
-        }
-        """Names of the controls that the scenario did not ask for."""
+        self.added = tables.added(run)
         self.bases = list(dict.fromkeys(name.split(tables.SWEPT)[0] for name in self.order.codecs))
         self.colours = figures.codec_colours(
             [*self.bases, *(name for name in self.order.codecs if name not in self.bases)]
@@ -180,7 +176,7 @@ class _Page:
     def _contents(self) -> dict[str, Any]:
         run = self.run
         counts = run.cells["status"].value_counts().to_dict()
-        ranked = [name for name in self.order.networks if name not in self.added["network"]]
+        ranked = [name for name in self.order.networks if name != self.added.network]
         verdicts = tables.verdicts(self.shown, self.summary, ranked)
         spread = noise.noise(self.shown)
         sweeps, panels_left_out = sections.sweeps_of(run, self.bases)
@@ -347,7 +343,7 @@ class _Page:
     def _name(self, name: Sequence[str]) -> str:
         """Of a (transport, receiver, codec); what a run has only one of goes without saying."""
         transport, receiver, codec = name
-        parts = [f"{codec} (control)" if codec in self.added["codec"] else codec]
+        parts = [f"{codec} (control)" if codec == self.added.codec else codec]
         if len(self.order.transports) > 1:
             parts.append(transport)
         if len(self.order.receivers) > 1:

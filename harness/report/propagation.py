@@ -54,13 +54,14 @@ def error_propagation(
 
 
 def section(directory: Path, colours: Mapping[str, str] | None = None) -> Section | None:
-    """The section of a page; None where nothing was probed. ``colours`` by codec."""
+    """The section of a page; None where nothing was probed. ``colours``: the page's
+    :func:`codec_colours`, which codecs that it does not have follow."""
     if not (directory / CURVES).is_file() or not (directory / SUMMARY).is_file():
         return None
     curves = pd.read_parquet(directory / CURVES)
     summary = pd.read_parquet(directory / SUMMARY)
     names = summary["codec"].tolist()
-    hues = codec_colours(names) if colours is None else {**codec_colours(names), **colours}
+    hues = codec_colours(list(dict.fromkeys([*(colours or {}), *names])))
     random = set(summary.loc[summary["weights"] == "random", "codec"])
     means = mean_curves(curves)
     drawing = svg(

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from harness.report.tables import SWEPT, Shown, ok_cells, scored
+from harness.report.tables import SWEPT, Shown, added, ok_cells, scored
 from harness.score import curves
 from harness.store import Tables
 
@@ -55,7 +55,8 @@ def sweep_panels(tables: Tables) -> dict[str, list[Panel]]:
     cells = ok_cells(tables)
     points = cells["sweep"].map(lambda text: json.loads(text) if isinstance(text, str) else {})
     names = sorted({name for swept in points for name in swept})
-    return {name: _panels(name, cells, points) for name in names}
+    control = added(tables).codec
+    return {name: _panels(name, cells, points, control) for name in names}
 
 
 def curves_of(tables: Tables, panel: Panel, shown: Shown) -> curves.Sweep:
@@ -65,7 +66,7 @@ def curves_of(tables: Tables, panel: Panel, shown: Shown) -> curves.Sweep:
     return curves.sweep(rows, [line.name for line in panel.lines])
 
 
-def _panels(name: str, cells: pd.DataFrame, points: pd.Series) -> list[Panel]:
+def _panels(name: str, cells: pd.DataFrame, points: pd.Series, control: str) -> list[Panel]:
     swept = points.map(lambda point: name in point).astype(bool)
     mine = cells[swept].assign(x=points[swept].map(lambda point: float(point[name]["x"])))
     unit = str(points[swept].iloc[0][name]["unit"])
@@ -78,7 +79,7 @@ def _panels(name: str, cells: pd.DataFrame, points: pd.Series) -> list[Panel]:
         others = _levels(mine, cells[~swept], beside)
         mine = pd.concat([mine, others], ignore_index=True)
     by = ["codec", *(axis for axis in axes if axis == "receiver")]
-    if mine.loc[mine["control"].isna(), by].drop_duplicates().shape[0] == 1:
+    if mine.loc[mine["codec"] != control, by].drop_duplicates().shape[0] == 1:
         by.append("network")  # one codec: its networks are what can be compared
     apart = [axis for axis in ("network", "transport", "receiver") if axis not in by]
     told = [axis for axis in by if mine[axis].nunique() > 1] or by[:1]
@@ -89,7 +90,7 @@ def _panels(name: str, cells: pd.DataFrame, points: pd.Series) -> list[Panel]:
             name,
             unit,
             " · ".join(group[title].iloc[0]) if title else "",
-            _lines(group),
+            _lines(group, control),
             group[["cell_id", "line", "x", "utterance", "repetition"]],
         )
         for _, group in mine.groupby(apart)
@@ -97,11 +98,10 @@ def _panels(name: str, cells: pd.DataFrame, points: pd.Series) -> list[Panel]:
     ]
 
 
-def _lines(cells: pd.DataFrame) -> tuple[Line, ...]:
+def _lines(cells: pd.DataFrame, control: str) -> tuple[Line, ...]:
     first = cells.drop_duplicates("line").sort_values("line")
-    added = cells["control"].eq("codec").groupby(cells["line"]).all()
     return tuple(
-        Line(str(row["line"]), str(row["codec"]), bool(row["level"]), bool(added[row["line"]]))
+        Line(str(row["line"]), str(row["codec"]), bool(row["level"]), row["codec"] == control)
         for _, row in first.iterrows()
     )
 

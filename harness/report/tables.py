@@ -133,6 +133,21 @@ class _Lent:
         yield self.of(sorted(wanted), columns)
 
 
+class Added(NamedTuple):
+    """Names of the codec and of the network that were added to a scenario as controls; empty where
+    it asked for one itself."""
+
+    codec: str
+    network: str
+
+
+def added(tables: Tables) -> Added:
+    """The controls of a run that have no rank in it."""
+    text = tables.runs["added_controls"].iloc[0] if "added_controls" in tables.runs else None
+    names = json.loads(text) if isinstance(text, str) else {}
+    return Added(names.get("codec") or "", names.get("network") or "")
+
+
 def condensed(cells: pd.DataFrame) -> pd.Series:
     """A mask of cells: all that are no points of a sweep, and of each sweep those of its first,
     middle and last point."""
@@ -182,7 +197,7 @@ def ok_cells(tables: Tables) -> pd.DataFrame:
 
 def scored(tables: Tables, shown: Shown) -> pd.DataFrame:
     """The ``ok`` cells that have this figure, with its ``value`` in the figure's unit: what of them
-    tells them apart (``CONFIGURATION``, utterance, repetition, block, control, codec_kind)."""
+    tells them apart (``CONFIGURATION``, utterance, repetition, block, codec_kind)."""
     mine = (tables.scores[list(_SCORE)] == [shown.metric, shown.mode, shown.track]).all(axis=1)
     values = tables.scores.loc[mine, ["cell_id", "value"]].dropna()
     values["value"] *= shown.scale
@@ -291,10 +306,10 @@ class Verdict:
 def verdicts(tables: Tables, summary: pd.DataFrame, networks: Iterable[str]) -> list[Verdict]:
     """One per network: configurations ranked by PESQ-WB and compared with the first, in pairs.
     Controls that the scenario did not ask for have no rank."""
+    control = added(tables)
+    summary = summary[summary["codec"] != control.codec]
     quality = scored(tables, BY_KEY["pesq_wb"])
-    quality = quality[quality["control"].isna()]
-    ranked = tables.cells.loc[tables.cells["control"].isna(), CONFIGURATION].drop_duplicates()
-    summary = summary.merge(ranked, on=CONFIGURATION)
+    quality = quality[quality["codec"] != control.codec]
     return [_verdict(network, summary, quality) for network in networks]
 
 
@@ -379,7 +394,7 @@ def choose_clips(tables: Tables, networks: Iterable[str]) -> Clips | None:
     """
     cells = ok_cells(tables)
     cells = cells[cells["audio_media"].notna() & cells["audio_reference"].notna()]
-    cells = cells[cells["control"] != "codec"]
+    cells = cells[cells["codec"] != added(tables).codec]
     if cells.empty:
         return None
     quality = scored(tables, BY_KEY["pesq_wb"]).set_index("cell_id")["value"]
@@ -500,10 +515,7 @@ def lateness(tables: Tables) -> pd.DataFrame:
     return found.sort_values("worst_ms", ascending=False, kind="stable").reset_index()
 
 
-_TELLING = [
-    *("cell_id", *CONFIGURATION, "codec_kind"),
-    *("utterance", "repetition", "block", "control"),
-]
+_TELLING = ["cell_id", *CONFIGURATION, "codec_kind", "utterance", "repetition", "block"]
 _SCORE = ("metric", "mode", "track")
 _SUMMARY = ("mean", "low", "high", "spread", "n", "utterances", "reason")
 _NOTHING = (np.nan, np.nan, np.nan, None, 0, 0)

@@ -3,8 +3,8 @@
 ``SCHEMA_VERSION`` history:
 
 * 1 - first version.
-* 2 - runs: baseline; cells: control, sweep, impairment, trace_sha256, compute; lab virtual and
-  engine model, whose cells have null in started_utc and wall_s.
+* 2 - runs: baseline, added_controls; cells: control, sweep, impairment, trace_sha256, compute; lab
+  virtual and engine model, whose cells have null in started_utc and wall_s.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -42,6 +42,9 @@ RUNS = {
     "link": Column("str", "", "netem, relay or model"),
     "link_why": Column("str", "", "why that engine"),
     "baseline": Column("str", "", "codec entry that differences are taken against", since=2),
+    "added_controls": Column(
+        "json", "", "{codec, network}: names of the controls that the scenario lacked", since=2
+    ),
     "corpus_warning": Column("str", "", "null, or why quality figures are for plumbing only"),
     "host": Column("json", "", "kernel, CPU, cores, memory, boot_id, time namespace, governor"),
     "engine": Column("json", "", "Docker engine version, image id, base image and how it was made"),

@@ -82,8 +82,8 @@ class SmallRun:
     """One configuration is unsupported, one cell failed, one was invalid."""
     all_failed: bool = False
     audio: bool = True
-    added: Sequence[str] = ()
-    """Codecs and networks that are controls."""
+    added: tuple[str, str] | None = None
+    """A codec and a network that are controls which the scenario did not ask for."""
     virtual: bool = False
     noise: float = 0.02
     """Standard deviation of PESQ between repetitions."""
@@ -93,11 +93,13 @@ class SmallRun:
     def write(self, root: Path) -> Path:
         """The directory of the run, under ``root``."""
         store = RunStore.create(root, self.scenario, NOW)
+        controls = dict(zip(("codec", "network"), self.added or (None, None), strict=True))
         items = {name: _item(name) for name in (*self.utterances, *self.music)}
         store.write_run(
             store.run_row()
             | _run_row()
             | {"items": json.dumps(items)}
+            | {"added_controls": json.dumps(controls)}
             | (_VIRTUAL if self.virtual else {})
             | (self.run or {})
         )
@@ -146,11 +148,7 @@ class SmallRun:
             "kind": "music" if utterance in self.music else "speech",
             "repetition": repetition,
             "seed": 7,
-            "control": "codec"
-            if codec in self.added
-            else "network"
-            if network in self.added
-            else None,
+            "control": "network" if link.is_clean else "codec" if codec == "pcm" else None,
             "sweep": json.dumps(point) if point else None,
             "lab": "virtual" if self.virtual else "netns",
             "link": "model" if self.virtual else "relay",

@@ -85,7 +85,8 @@ def test_all_codecs_and_transports_of_a_network_are_one_family() -> None:
 
 
 def test_an_added_control_is_shown_but_neither_tested_nor_counted() -> None:
-    run = rated(("a", 0, {}), ("b", -0.5, {}), ("pcm", 1.0, {"control": "codec"}))
+    run = rated(("a", 0, {}), ("b", -0.5, {}), ("pcm", 1.0, {}))
+    run.runs["added_controls"] = '{"codec": "pcm", "network": null}'
     rows = differences(run, "a").set_index("codec")
     assert rows["control"].to_dict() == {"b": False, "pcm": True}
     assert rows.loc["pcm", "mean"] == pytest.approx(1.01, abs=0.01)
@@ -95,7 +96,8 @@ def test_an_added_control_is_shown_but_neither_tested_nor_counted() -> None:
 
 
 def test_an_added_control_can_be_the_baseline() -> None:
-    run = rated(("pcm", 0, {"control": "codec"}), ("b", -0.5, {}))
+    run = rated(("pcm", 0, {}), ("b", -0.5, {}))
+    run.runs["added_controls"] = '{"codec": "pcm", "network": null}'
     rows = differences(run, "pcm")
     assert rows["codec"].tolist() == ["b"]
     assert np.isfinite(rows["p_holm"]).all()

@@ -147,7 +147,7 @@ def test_runs_from_before_traces_say_nothing_of_them() -> None:
     run = run_of([{"codec": "x", "utterance": "u", "link_asked": asked(Link(delay_ns=MS))}], [])
     run.cells[["impairment", "trace_sha256", "control"]] = pd.NA
     found = links.networks(run)["n"]
-    assert (found.impairment, found.traces, found.blocks, found.control) == ((), 0, 0, False)
+    assert (found.impairment, found.traces, found.blocks) == ((), 0, 0)
 
 
 def test_the_example_is_the_ok_cell_with_most_packets() -> None:

@@ -51,9 +51,10 @@ def test_a_swept_network_has_a_curve_per_codec() -> None:
     tables = run(
         *over_loss("a", 4, 3, 2),
         *over_loss("b", 3.5, 3.3, 3.1),
-        *over_loss("pcm", 4.6, 4, 3, control="codec"),
+        *over_loss("pcm", 4.6, 4, 3),
         ({"codec": "a", "network": "clean"}, 4.2),
     )
+    tables.runs["added_controls"] = '{"codec": "pcm", "network": null}'
     (panel,) = sweep_panels(tables)["loss"]
     assert [(line.name, line.control, line.level) for line in panel.lines] == [
         ("a", False, False),
