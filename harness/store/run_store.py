@@ -56,7 +56,7 @@ FLAC_LEVEL = 0.4
 """Of 0 to 1: speech is 1 % longer than at the usual 0.625 and takes two thirds of the time."""
 PARTS = {"cells": ("cells", "packets", "frames"), "scores": ("scores",)}
 """The tables in each kind of part."""
-GROUP_ROWS = {"cells": 1_000, "packets": 32_000, "frames": 32_000, "scores": 32_000}
+GROUP_ROWS = {"cells": 250, "packets": 32_000, "frames": 32_000, "scores": 32_000}
 """From this many rows on, a row group is closed after the cell that it is at."""
 READ_ROWS = 32_000
 _CELL_TABLES = ("scores", "packets", "frames", "cells")
@@ -414,7 +414,8 @@ def _same(track: Track, other: Track | None) -> bool:
 
 def _joined(pieces: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:
     whole = pa.concat_tables(pieces)
-    return whole if columns is None else whole.select(list(columns))
+    # Copied, for a piece of a file may keep the whole file's bytes in memory.
+    return (whole if columns is None else whole.select(list(columns))).combine_chunks()
 
 
 def _make_new(root: Path, stem: str) -> Path:
