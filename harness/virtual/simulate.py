@@ -28,7 +28,7 @@ from harness.network.model import Ended, LinkModel
 from harness.records import LINK_LOG, Observed, from_rows
 from harness.transports.base import TransportSettings
 from harness.virtual.compute import Compute
-from harness.virtual.tcp import HOST_NS, TcpStream
+from harness.virtual.tcp import TcpStream, require_validated, round_trip_ns
 
 NEVER_NS = 2**62
 """An instant that does not come."""
@@ -83,7 +83,11 @@ class Carried(NamedTuple):
 
 def simulate(stream: Stream) -> Observed:
     """What both ends and the link observe of a stream; a pure function unless its compute is
-    ``measured``. Raises CellFailed for a codec that breaks down."""
+    ``measured``.
+
+    Raises CellFailed for a codec that breaks down, Unsupported for TCP on a network for which its
+    model is not validated.
+    """
     sender, sent = _send(stream)
     carry = _over_udp if stream.transport.transport == "udp" else _over_tcp
     carried = carry(stream, sent)
@@ -150,15 +154,17 @@ def _over_udp(stream: Stream, sent: list[Arrival]) -> Carried:
 
 def _over_tcp(stream: Stream, sent: list[Arrival]) -> Carried:
     """One message a packet, over a connection that was made before t0."""
-    transport, pair = stream.transport.transport, stream.pair
+    transport, pair, facts = stream.transport.transport, stream.pair, stream.codec.facts
     assert transport != "udp"
+    message_bytes = -(-sum(len(packet) for packet, _ in sent) // max(len(sent), 1))
+    require_validated(pair, transport, message_bytes, facts.frame_ns, len(sent) * facts.frame_ns)
     forward: LinkModel[Any] = LinkModel(pair.forward, f"{stream.seed}/0")
     reverse: LinkModel[Any] = LinkModel(pair.reverse, f"{stream.seed}/1")
     connection: TcpStream[bytes] = TcpStream(
         forward,
         reverse,
         framing=transport,
-        rtt_ns=pair.forward.delay_ns + pair.reverse.delay_ns + 2 * HOST_NS,
+        rtt_ns=round_trip_ns(pair),
         seed=str(stream.seed),
     )
     for packet, now_ns in sent:

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from harness.errors import CellFailed
+from harness.errors import CellFailed, Unsupported
 from harness.media.fates import join
 from harness.media.settings import ReceiverSettings
 from harness.network.link import Bernoulli, Change, Link, LossTrace, Rate
@@ -160,6 +160,12 @@ def test_a_stream_transport_delivers_all_in_order_and_later_where_the_link_loses
     assert late_ns.max() > 30 * MS, "a retransmission takes another round trip at least"
     assert set(lossy.link_log["direction"]) == {0, 1}
     assert lossy.sender["retransmissions"] >= 5
+
+
+def test_tcp_on_a_network_beyond_its_model_is_unsupported() -> None:
+    narrow = Link(rate=Rate(64_000, 1600, limit_bytes=16_000))
+    with pytest.raises(Unsupported, match="not validated"):
+        streamed(narrow, transport=TransportSettings("tcp"))
 
 
 def test_a_broken_decoder_is_named() -> None:
