@@ -40,8 +40,6 @@ from harness.virtual.simulate import Stream, simulate
 _KEPT_CODECS = 8
 _KEPT_REFERENCES = 32
 _NO_SAMPLES = np.zeros(0, np.int16)
-_STUB = "clean"
-"""Stands in for a cell's network on its way to a worker, which has it already."""
 
 
 @dataclass(frozen=True)
@@ -86,7 +84,8 @@ class VirtualMatrix(Workers):
             yield ends.pop(future), future.result()
 
     def _one(self, worker: Worker, cell: Cell) -> Done:
-        sent = replace(cell, network=NetworkEntry(preset=_STUB, name=cell.network.name))
+        # The worker has the network already; on its way to it a cell carries the name alone.
+        sent = replace(cell, network=NetworkEntry.model_construct(name=cell.network.name))
         timeout_s = cell.timeout_s + TIMEOUT_S
         try:
             return worker.call(run_cell, sent, timeout_s)
