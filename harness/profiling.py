@@ -1,8 +1,9 @@
 """``harness profile``: measure what every codec's calls cost on this machine.
 
-The time of a call is the CPU time of its thread, so that what else the machine does meanwhile
-does not count. Frames are those of real speech; one in ten is concealed and, where the codec can,
-recovered.
+Calls are made at the pace of a live stream, for a codec that sleeps between frames finds cold
+caches and a slow clock: a frame of Opus takes 1.5 to 2 times as long as in a loop. The time of a
+call is the CPU time of its thread, so that what else the machine does meanwhile does not count.
+Frames are those of real speech; one in ten is concealed and, where the codec can, recovered.
 """
 
 from __future__ import annotations
@@ -20,7 +21,8 @@ from harness import assets, codecs, scenario
 from harness.codecs.base import Codec, Params, Pcm
 from harness.errors import Unsupported
 from harness.store.provenance import host_facts, versions
-from harness.virtual.compute import NONE, warm_up
+from harness.units import NS_PER_S
+from harness.virtual.compute import warm_up
 from harness.virtual.profile import LEVELS, ROLES, Profile, Record, Role, dump, load
 
 P = ParamSpec("P")
@@ -32,6 +34,9 @@ Weights = Callable[[str], Path]
 Matters = Mapping[str, tuple[str, ...]]
 _MS = 1_000_000
 _LOST_EVERY = 10
+_MEASURED_S = 3
+_FRAMES = 100
+"""At least, and 3 s of each codec's stream are measured."""
 
 MATTERS: Matters = {
     "pcm": ("rate", "frame"),
@@ -125,10 +130,14 @@ def _measured(codec: Codec, pcm: Pcm) -> dict[Role, tuple[int, ...]]:
         taken[role].append(time.thread_time_ns() - began_ns)
         return result
 
-    count = len(pcm) // facts.frame_samples
+    wanted = max(_FRAMES, _MEASURED_S * NS_PER_S // facts.frame_ns)
+    count = min(wanted, len(pcm) // facts.frame_samples)
+    half_s = facts.frame_ns / 2 / NS_PER_S
     lost = False
     for number, frame in enumerate(pcm[: count * facts.frame_samples].reshape(count, -1)):
+        time.sleep(half_s)
         payload = timed("encode", encoder.encode, frame)
+        time.sleep(half_s)
         if payload is None:
             continue
         if lost and timed("recover", decoder.recover, payload) is None:
@@ -138,6 +147,7 @@ def _measured(codec: Codec, pcm: Pcm) -> dict[Role, tuple[int, ...]]:
             timed("decode", decoder.decode, payload)
     if not taken["conceal"]:  # every lost frame was recovered
         for _ in range(max(1, count // _LOST_EVERY)):
+            time.sleep(half_s)
             timed("conceal", decoder.conceal)
     return {role: _quantiles(times) for role, times in taken.items()}
 
@@ -146,12 +156,11 @@ def _quantiles(times_ns: list[int]) -> tuple[int, ...]:
     return tuple(round(ns) for ns in np.quantile(times_ns, LEVELS))
 
 
-def record_here(
-    files: Sequence[Path], out: Path, note: Callable[[str], None], base: Profile | None = None
-) -> Profile:
+def record_here(files: Sequence[Path], out: Path, note: Callable[[str], None]) -> Profile:
     """Measure the usual configurations, or those of scenario ``files``, and write ``out``.
 
-    What ``out`` (or, where there is none, ``base``) already knew and was not measured stays.
+    What ``out`` already knew and was not measured stays; a new one has the overheads of the profile
+    that is shipped.
     Raises BadInput for a scenario or profile that is none, AssetError where there is no speech.
     """
     store = assets.AssetStore.default()
@@ -161,12 +170,13 @@ def record_here(
     speech = [assets.prepare(item, store) for item in corpus.items]
 
     def at(rate_hz: int) -> Pcm:
-        return np.concatenate([assets.resampled(item, rate_hz) for item in speech])
+        silence = round(assets.SILENCE_S * rate_hz)
+        return np.concatenate([assets.resampled(item, rate_hz)[silence:] for item in speech])
 
     configured = [
         (entry.codec, entry.params) for path in files for entry in scenario.load(path).codecs
     ] or [(kind, codecs.params_class(kind)(**params)) for kind, params in usual()]
-    known = load(out) if out.exists() else base or Profile({}, NONE, ())
+    known = load(out) if out.exists() else Profile({}, load().overheads, ())
     here = {
         "recorded": datetime.now(UTC).date().isoformat(),
         **{name: host_facts()[name] for name in ("cpu", "kernel", "machine")},
@@ -176,6 +186,7 @@ def record_here(
             if name in ("python", "numpy", "av", "torch", "encodec")
         },
         "speech": [item.id for item in corpus.items],
+        "overheads": "PCM over UDP at 20 ms, medians between two network namespaces",
     }
     made = replace(record(known, configured, at, store.weights, note), provenance=here)
     out.write_text(dump(made), encoding="utf-8")

@@ -2,10 +2,19 @@
 
 from harness.assets.corpus import AssetRow, Corpus, fetch, list_assets, load_corpora
 from harness.assets.items import ItemRef
-from harness.assets.prepare import Prepared, prepare, prepare_all, resampled, samples_sha256, until
+from harness.assets.prepare import (
+    SILENCE_S,
+    Prepared,
+    prepare,
+    prepare_all,
+    resampled,
+    samples_sha256,
+    until,
+)
 from harness.assets.store import AssetStore
 
 __all__ = [
+    "SILENCE_S",
     "AssetRow",
     "AssetStore",
     "Corpus",

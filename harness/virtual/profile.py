@@ -44,9 +44,11 @@ class Overheads:
     wake_ns: int = 0
     """From the instant that a timer was set for to the process running."""
     send_ns: int = 0
-    """From a call of ``send`` to its return; the packet is at the link then."""
+    """From a payload to its packet at the link: making it and calling ``send``."""
     receive_ns: int = 0
-    """From a packet's leaving the link to its stamp in the receiver."""
+    """From a datagram's leaving the link to its stamp in the receiver."""
+    play_ns: int = 0
+    """What the listener does with a frame beside decoding it."""
 
 
 @dataclass(frozen=True)
@@ -142,6 +144,7 @@ def dump(profile: Profile) -> str:
             "wake": profile.overheads.wake_ns / NS_PER_US,
             "send": profile.overheads.send_ns / NS_PER_US,
             "receive": profile.overheads.receive_ns / NS_PER_US,
+            "play": profile.overheads.play_ns / NS_PER_US,
         },
         "levels": list(LEVELS),
     }

@@ -188,7 +188,8 @@ def _log_rows(direction: int, ended: Sequence[Ended[Any]]) -> list[tuple[int, ..
 def _play(stream: Stream, arrivals: list[Arrival]) -> ReceiverCore:
     """The listener, done."""
     clock, facts, stop_ns = Clock(), stream.codec.facts, stream.stop_ns
-    wake_ns = stream.compute.overheads.wake_ns
+    overheads = stream.compute.overheads
+    ahead_ns = overheads.wake_ns + overheads.play_ns
     core = ReceiverCore(
         stream.receiver,
         facts,
@@ -202,7 +203,7 @@ def _play(stream: Stream, arrivals: list[Arrival]) -> ReceiverCore:
         pull_ns = core.next_pull_ns()
         if pull_ns is None and not coming:
             break
-        due_ns = coming[0][1] if pull_ns is None else pull_ns + wake_ns
+        due_ns = coming[0][1] if pull_ns is None else pull_ns + ahead_ns
         clock.now_ns = max(clock.now_ns, min(due_ns, stop_ns))
         _take_all(core, coming, clock.now_ns)
         if pull_ns is not None and pull_ns < stop_ns:
