@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import math
 import signal
 import sys
 from collections.abc import Callable, Sequence
@@ -180,6 +181,38 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--only", metavar="PATTERN", help="as in harness run")
     sub.add_argument("--jobs", type=_positive, help="cells side by side (default: by cores)")
 
+    sub = add(
+        "power",
+        _power,
+        "Say how many utterances and seeds a scenario needs to tell its codecs from the baseline,"
+        " by a pilot in the virtual lab.",
+    )
+    sub.add_argument("file", type=Path)
+    sub.add_argument(
+        "--delta", type=_above_zero, default=0.1, help="difference to be told (default: 0.1)"
+    )
+    sub.add_argument("--metric", default="pesq-wb", help="default: pesq-wb")
+    sub.add_argument(
+        "--power",
+        type=_probability,
+        default=0.8,
+        help="probability of telling it (default: 0.8)",
+    )
+    sub.add_argument(
+        "--alpha",
+        type=_probability,
+        default=0.05,
+        help="two-sided level of each test (default: 0.05)",
+    )
+    sub.add_argument(
+        "--pilot",
+        type=_pilot,
+        metavar="UTTERANCESxSEEDS",
+        help="default: 12x4, or as many utterances as there are",
+    )
+    sub.add_argument("--out", type=Path, help="keep the pilot's run there (default: keep nothing)")
+    sub.add_argument("--jobs", type=_positive, help="processes (default: cores)")
+
     sub = add("report", _report, "Draw report.html from the tables of a finished run.")
     sub.add_argument("dir", type=Path)
 
@@ -203,6 +236,25 @@ def _positive(text: str) -> int:
     if value < 1:
         raise argparse.ArgumentTypeError("expected a whole number of at least 1")
     return value
+
+
+def _above_zero(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError("expected a number above 0")
+    return value
+
+
+def _probability(text: str) -> float:
+    value = float(text)
+    if not 0 < value < 1:
+        raise argparse.ArgumentTypeError("expected a number between 0 and 1")
+    return value
+
+
+def _pilot(text: str) -> tuple[int, int]:
+    utterances, _, seeds = text.partition("x")
+    return _positive(utterances), _positive(seeds)
 
 
 def _doctor(arguments: argparse.Namespace) -> int:
@@ -348,6 +400,37 @@ def _agree(arguments: argparse.Namespace) -> int:
     out.print(f"\n{escape(verdict(outcome.compared))}", soft_wrap=True)
     out.print(f"tables: {escape(str(outcome.directory))} (agree.md, agree.html)", soft_wrap=True)
     return EXIT_CELLS if outcome.differing else EXIT_OK
+
+
+def _power(arguments: argparse.Namespace) -> int:
+    from harness import power
+    from harness.score.power import Aim
+
+    wanted = power.Wanted(
+        scenario=arguments.file,
+        metric=arguments.metric,
+        pilot=arguments.pilot,
+        out=arguments.out,
+        jobs=arguments.jobs,
+    )
+    aim = Aim(arguments.delta, arguments.power, arguments.alpha)
+    with Screen() as screen:
+        outcome = power.power(wanted, screen)
+    out.print(escape(power.heading(wanted, outcome, aim)), soft_wrap=True)
+    for pair in outcome.pairs:
+        out.print(f"\n{escape(pair.label)}", style="bold", soft_wrap=True)
+        if pair.comparison is None:
+            out.print(escape(pair.reason or ""), style="yellow", soft_wrap=True)
+            continue
+        out.print(escape(power.spread(pair.comparison)), soft_wrap=True)
+        table = Table(*power.NEEDS, box=None)
+        for row in power.needs(pair.comparison, aim):
+            table.add_row(*map(escape, row))
+        out.print(table)
+        out.print(power.seeds(pair.comparison, outcome.utterances, aim), soft_wrap=True)
+    if outcome.directory is not None:
+        out.print(f"\npilot: {escape(str(outcome.directory))}", soft_wrap=True)
+    return EXIT_OK
 
 
 def _report(arguments: argparse.Namespace) -> int:

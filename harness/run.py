@@ -28,7 +28,7 @@ from harness.labs.choose import open_lab
 from harness.labs.virtual import ENGINE, VirtualLab
 from harness.plan import Cell, Plan, plan
 from harness.report import write_report
-from harness.scenario import Scenario, config_sha256
+from harness.scenario import Metric, Scenario, config_sha256
 from harness.score.network import network_scores
 from harness.score.pool import Scorer, ScoreTask
 from harness.score.quality import Measure, measures
@@ -42,6 +42,34 @@ Weights = dict[str, Path | Unsupported]
 
 
 @dataclass(frozen=True)
+class Pilot:
+    """A sample of a scenario: some of its utterances, so many repetitions of each, one metric; and
+    no clean network that nobody asked for."""
+
+    utterances: tuple[str, ...]
+    repetitions: int
+    metric: Metric
+
+    def scenario(self, whole: Scenario) -> Scenario:
+        return whole.model_copy(
+            update={
+                "name": f"{whole.name}-pilot",
+                "repetitions": self.repetitions,
+                "metrics": (self.metric,),
+            }
+        )
+
+    def cells(self, whole: Plan) -> Plan:
+        return Plan(
+            tuple(
+                cell
+                for cell in whole.cells
+                if cell.item.id in self.utterances and cell.control != "network"
+            )
+        )
+
+
+@dataclass(frozen=True)
 class Options:
     """What the command line says beside the scenario."""
 
@@ -52,6 +80,7 @@ class Options:
     resume: Path | None = None
     only: str | None = None
     jobs: int | None = None
+    pilot: Pilot | None = None
 
 
 class Observer(Protocol):
@@ -81,7 +110,11 @@ def run(options: Options, observer: Observer) -> Outcome:
     """Run a scenario whole. Raises BadInput, AssetError, MachineCannot before any cell starts."""
     began = time.monotonic()
     wanted, corpus, asset_store = _inputs(options.scenario, observer.note)
+    if options.pilot is not None:
+        wanted = options.pilot.scenario(wanted)
     cells = plan(wanted, corpus.items).select(options.only)
+    if options.pilot is not None:
+        cells = options.pilot.cells(cells)
     references = assets.prepare_all({cell.item for cell in cells.cells}, asset_store)
     for reference in references.values():
         for warning in reference.warnings:

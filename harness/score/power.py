@@ -36,6 +36,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 from scipy import special
+from scipy import stats as distributions
 
 from harness.score.stats import MIN_CLUSTERS
 
@@ -171,15 +172,13 @@ def utterances_needed(variance: float, design: Design, aim: Aim) -> int:
 
 
 def power(utterances: int, variance: float, design: Design, aim: Aim) -> float:
-    """Probability that the test finds a difference of ``aim.delta``."""
+    """Probability that the test finds a difference of ``aim.delta``, and not its opposite."""
     if variance <= 0:
         return 1.0
     freedom = (utterances - 1) * (2 if design == "independent" else 1)
     shift = aim.delta / math.sqrt(variance / utterances)
     critical = special.stdtrit(freedom, 1 - aim.alpha / 2)
-    above = 1 - special.nctdtr(freedom, shift, critical)
-    below = special.nctdtr(freedom, shift, -critical)
-    return float(above + below)
+    return float(distributions.nct.sf(critical, freedom, shift))
 
 
 def _least(enough: Callable[[int], bool], first: int) -> int:

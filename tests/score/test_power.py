@@ -87,7 +87,7 @@ def test_power_is_that_of_the_t_test() -> None:
     """Against the noncentral t distribution of another library, and simulated tests."""
     for m, variance in ((8, 0.01), (30, 0.09), (200, 0.25)):
         shift, critical = 0.1 / np.sqrt(variance / m), stats.t.ppf(0.975, m - 1)
-        wanted = stats.nct.sf(critical, m - 1, shift) + stats.nct.cdf(-critical, m - 1, shift)
+        wanted = stats.nct.sf(critical, m - 1, shift)
         assert power(m, variance, "paired", AIM) == pytest.approx(wanted)
     drawn = np.random.default_rng(2).normal(0.1, 0.3, (4000, 73))
     p = stats.ttest_1samp(drawn, 0, axis=1).pvalue
@@ -111,6 +111,8 @@ def test_the_known_need_of_unpaired_runs() -> None:
     """0.36 PESQ within an arm, 0.1 to be found: about 200 runs per arm."""
     assert utterances_needed(2 * 0.36**2, "independent", AIM) == pytest.approx(204, abs=2)
     assert utterances_needed(0.0, "paired", AIM) == MIN_CLUSTERS
+    tiny = [utterances_needed(10.0**-n, "paired", AIM) for n in np.linspace(0, 12, 200)]
+    assert tiny == sorted(tiny, reverse=True)
     assert utterances_needed(1e9, "paired", AIM) == MOST
 
 
