@@ -1,11 +1,12 @@
 """``python -m tests.bench.validate_tcp``: does the model of TCP tell what the kernel's TCP does?
 
 The same voice streams run through the kernel's TCP between two network namespaces, over the relay
-in real time, and through ``harness/virtual/tcp.py``, over the same seeded links in virtual time: as
+in real time, and through ``harness/virtual/tcp``, over the same seeded links in virtual time: as
 long as both send the same segments, both lose the same. Compared is the delay of messages, from the
 instant at which they are due to the one at which the receiver could read them.
 
-Needs root and a minute per seed: as many networks run at a time as ``--jobs`` says.
+Needs root and, with what is the default, some ten minutes. More ``--jobs`` than the machine carries
+make the kernel's figures worse, not the model's.
 """
 
 from __future__ import annotations
@@ -164,7 +165,7 @@ CASES = [
         for ms in (80, 300, 1000)
     ),
     Case("64 kbit/s, voice 24 kbit/s, RTT 20 ms", _rate(20, 64_000), 60),
-    Case("300 to 100 kbit/s for 1 s, PCM, RTT 40 ms", _dips(40, 300_000, 100_000, 1000), 640),
+    Case("350 to 100 kbit/s for 1 s, PCM, RTT 40 ms", _dips(40, 350_000, 100_000, 1000), 640),
     Case(
         "1 Mbit/s to 100 kbit/s for 1 s, PCM, RTT 40 ms", _dips(40, 1_000_000, 100_000, 1000), 640
     ),
@@ -192,10 +193,11 @@ class Seen:
     segments: int
     acks: int
     retransmissions: int
+    worst_late_ms: float = 0.0
+    """By how much the sender missed its schedule: the machine was busy, or the socket full."""
 
 
 def of_model(case: Case, seed: int, seconds: int, phase: int) -> Seen:
-    require_validated(case.pair, "tcp", case.size_bytes, case.interval_ns, seconds * NS_PER_S)
     models = [
         LinkModel[Any](link, f"{seed}/{number}")
         for number, link in enumerate((case.pair.forward, case.pair.reverse))
@@ -224,13 +226,13 @@ def of_kernel(case: Case, seed: int, seconds: int) -> Seen:
                 _set_link(pair, case.pair, seed)
                 t0_ns = monotonic_ns() + 200 * MS
                 pair.link.call("start", {"t0_ns": t0_ns})
-                delays = _stream(sender, receiver, case, t0_ns, seconds)
+                delays, late_ms = _stream(sender, receiver, case, t0_ns, seconds)
                 retransmissions = _total_retransmissions(sender)
             _, log = pair.link.call("collect")
         finally:
             pair.close()
     segments, acks = _counts(log)
-    return Seen(delays, segments, acks, retransmissions)
+    return Seen(delays, segments, acks, retransmissions, late_ms)
 
 
 def _counts(log: Columns) -> tuple[int, int]:
@@ -270,7 +272,7 @@ def _connected(pair: Pair, links: LinkPair) -> Iterator[tuple[socket.socket, soc
 
 def _stream(
     sender: socket.socket, receiver: socket.socket, case: Case, t0_ns: int, seconds: int
-) -> NDArray[np.float64]:
+) -> tuple[NDArray[np.float64], float]:
     interval_ns = case.interval_ns
     count = seconds * NS_PER_S // interval_ns
     message = bytes(framed_bytes("tcp", case.size_bytes))
@@ -297,12 +299,14 @@ def _stream(
     exact_timers()
     with real_time(RECEIVE_PRIORITY):
         sender.settimeout(_PATIENCE_S)
+        late_ns = 0
         with contextlib.suppress(TimeoutError):
             for number in range(count):
                 sleep_until(t0_ns + number * interval_ns)
+                late_ns = max(late_ns, monotonic_ns() - t0_ns - number * interval_ns)
                 sender.sendall(message)
     thread.join()
-    return delays
+    return delays, late_ns / MS
 
 
 def _total_retransmissions(sender: socket.socket) -> int:
@@ -310,10 +314,12 @@ def _total_retransmissions(sender: socket.socket) -> int:
     return int(struct.unpack_from("I", info, 100)[0])
 
 
-def _both(work: tuple[Case, int, int]) -> tuple[Seen, list[Seen]]:
-    case, seed, seconds = work
-    models = [of_model(case, seed, seconds, phase) for phase in range(PHASES)]
-    return of_kernel(case, seed, seconds), models
+def _of_kernel(work: tuple[Case, int, int]) -> Seen:
+    return of_kernel(*work)
+
+
+def _of_models(work: tuple[Case, int, int]) -> list[Seen]:
+    return [of_model(*work, phase) for phase in range(PHASES)]
 
 
 def _facts() -> Iterator[str]:
@@ -344,6 +350,8 @@ def _told(case: Case, seen: list[tuple[Seen, list[Seen]]]) -> bool:
         of_kernel_count = sum(getattr(one, name) for one in kernel)
         of_models = [sum(getattr(one, name) for one in model) for model in models]
         cells.append(f"{name} {of_kernel_count} {np.median(of_models):.0f}")
+    late_ms = max(one.worst_late_ms for one in kernel)
+    cells.append(f"worst send {late_ms:.1f} ms late")
     print(f"{case.name}\n    {'agrees ' if agrees else 'DIFFERS'} {' | '.join(cells)}", flush=True)
     return agrees
 
@@ -356,20 +364,27 @@ def _percentile(seen: Sequence[Seen], share: int) -> float:
 def main() -> int:
     parser = argparse.ArgumentParser(prog="validate_tcp", description=__doc__)
     parser.add_argument("--seconds", type=int, default=60, help="of each stream")
-    parser.add_argument("--seeds", type=int, default=4)
-    parser.add_argument("--jobs", type=int, default=24, help="streams at a time")
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--jobs", type=int, default=16, help="streams at a time")
     parser.add_argument("--only", default="", help="networks whose name this pattern finds")
     asked = parser.parse_args()
     for line in _facts():
         print(line)
     print(f"delays in ms, counts: kernel, model (median of {PHASES}) [and its range]")
     cases = [case for case in CASES if re.search(asked.only, case.name)]
+    for case in cases:
+        duration_ns = asked.seconds * NS_PER_S
+        require_validated(case.pair, "tcp", case.size_bytes, case.interval_ns, duration_ns)
     work = [(case, seed, asked.seconds) for case in cases for seed in range(asked.seeds)]
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(asked.jobs, context) as pool:
+        kernel = list(pool.map(_of_kernel, work))
+    with ProcessPoolExecutor(os.cpu_count(), context) as pool:
+        models = list(pool.map(_of_models, work))
+    seen = iter(zip(kernel, models, strict=True))
     differing = 0
-    with ProcessPoolExecutor(asked.jobs, multiprocessing.get_context("spawn")) as pool:
-        results = pool.map(_both, work)
-        for case in cases:
-            differing += not _told(case, [next(results) for _ in range(asked.seeds)])
+    for case in cases:
+        differing += not _told(case, [next(seen) for _ in range(asked.seeds)])
     print(f"{differing} of {len(cases)} networks differ")
     return int(differing > 0)
 

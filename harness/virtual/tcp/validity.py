@@ -18,6 +18,7 @@ from harness.virtual.tcp.wire import HEADER_BYTES, MSS, SACK_BLOCKS, Ack, Framin
 
 _MOST_LOSS = 0.2
 _LONGEST_BURST = 3.0
+_ROUNDING = 1e-6
 
 
 def require_validated(
@@ -44,14 +45,14 @@ def require_validated(
                 " use --lab netns or docker"
             )
         burst = max((_burst(part.loss) for _, part in link.segments()), default=0.0)
-        if burst > _LONGEST_BURST:
+        if burst > _LONGEST_BURST + _ROUNDING:
             raise Unsupported(
                 f"expected a {name} link that loses at most {_LONGEST_BURST:.0f} packets in a row"
                 f" on average, got {burst:.1f}, for which the model of TCP is not validated; use"
                 " losses in media time, or --lab netns or docker"
             )
         share = max((_loss_share(part.loss) for _, part in link.segments()), default=0.0)
-        if share > _MOST_LOSS:
+        if share > _MOST_LOSS + _ROUNDING:
             raise Unsupported(
                 f"expected a {name} link that loses at most {_MOST_LOSS:.0%} of its packets, got"
                 f" {share:.1%}, for which the model of TCP is not validated;"
