@@ -32,7 +32,7 @@ from harness.score.metrics import Score
 from harness.score.network import network_scores
 from harness.score.pool import TIMEOUT_S, ScoreTask, Worker, WorkerLost, Workers, one_by_one
 from harness.score.quality import AudioTask, Measure, score_audio
-from harness.store import RunStore, cell_frame
+from harness.store import RunStore
 from harness.virtual.compute import Compute, compute
 from harness.virtual.profile import load, profile_path
 from harness.virtual.simulate import Stream, simulate
@@ -216,9 +216,7 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
 
 
 def _figures(result: CellResult) -> list[Score]:
-    cell_id = result.row["cell_id"]
-    packets = cell_frame("packets", cell_id, result.packets)
-    return network_scores(packets, cell_frame("frames", cell_id, result.frames), result.row)
+    return network_scores(result.packets, result.frames, result.row)
 
 
 @lru_cache(maxsize=_KEPT_CODECS)

@@ -23,9 +23,11 @@ _PLAYED = ("played", "reordered")
 _MADE_UP = ("concealed", "silence")
 
 
-def network_scores(
-    packets: pd.DataFrame, frames: pd.DataFrame, cell: Mapping[str, Any]
-) -> list[Score]:
+Table = pd.DataFrame | Mapping[str, NDArray[Any]]
+"""Rows as the store gives them back, or columns as they are handed to it."""
+
+
+def network_scores(packets: Table, frames: Table, cell: Mapping[str, Any]) -> list[Score]:
     """All scores that are not of audio, for one cell that streamed.
 
     ``packets`` and ``frames`` are the cell's rows of these tables (in order of sending, of
@@ -42,14 +44,16 @@ def network_scores(
     ]
 
 
-def _delays(packets: pd.DataFrame, frames: pd.DataFrame) -> Iterable[Score]:
-    heard = frames[frames["mouth_to_ear_ns"].notna()]
-    yield from _percentiles("mouth_to_ear", _ms(heard["mouth_to_ear_ns"]), "frame was decoded")
+def _delays(packets: Table, frames: Table) -> Iterable[Score]:
+    mouth_to_ear_ms = _numbers(frames, "mouth_to_ear_ns") / NS_PER_MS
+    heard = ~np.isnan(mouth_to_ear_ms)
+    yield from _percentiles("mouth_to_ear", mouth_to_ear_ms[heard], "frame was decoded")
     for mode, column in LATENCY.items():
-        yield _percentile("latency_part", _ms(heard[column]), 0.5, mode, "frame was decoded")
+        part_ms = _known_numbers(frames, column, heard) / NS_PER_MS
+        yield _percentile("latency_part", part_ms, 0.5, mode, "frame was decoded")
 
-    sent_ms = packets["send_ns"].to_numpy(np.float64, na_value=np.nan) / NS_PER_MS
-    transit_ms = packets["transit_ns"].to_numpy(np.float64, na_value=np.nan) / NS_PER_MS
+    sent_ms = _numbers(packets, "send_ns") / NS_PER_MS
+    transit_ms = _numbers(packets, "transit_ns") / NS_PER_MS
     arrived = ~np.isnan(transit_ms)
     none = "packet arrived"
     yield from _percentiles("transit", transit_ms[arrived], none)
@@ -62,8 +66,8 @@ def _delays(packets: pd.DataFrame, frames: pd.DataFrame) -> Iterable[Score]:
     yield _known("jitter_rfc3550", float(jitter[-1]) if len(jitter) else None, few, "end")
 
 
-def _losses(packets: pd.DataFrame, cell: Mapping[str, Any]) -> Iterable[Score]:
-    fate = packets["fate"].to_numpy(str)
+def _losses(packets: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
+    fate = np.asarray(packets["fate"], str)
     missing = ~np.isin(fate, _PLAYED)
     nothing = "no packet was sent"
 
@@ -91,11 +95,11 @@ def _losses(packets: pd.DataFrame, cell: Mapping[str, Any]) -> Iterable[Score]:
     yield _known("burst_ratio", figures.burst_ratio(missing), "no packet, or every one, is missing")
 
 
-def _frames(frames: pd.DataFrame, cell: Mapping[str, Any]) -> Iterable[Score]:
+def _frames(frames: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
     facts = json.loads(cell["codec_facts"])
     frame_ns = facts["frame_samples"] * NS_PER_S / facts["sample_rate_hz"]
-    kind = frames["kind"].to_numpy(str)
-    media = frames["frame"].notna().to_numpy(bool)
+    kind = np.asarray(frames["kind"], str)
+    media = ~np.isnan(_numbers(frames, "frame"))
     total = int(media.sum())
     made_up = np.isin(kind, _MADE_UP)
     nothing = "no media frame was played"
@@ -105,14 +109,14 @@ def _frames(frames: pd.DataFrame, cell: Mapping[str, Any]) -> Iterable[Score]:
 
     yield _known("concealment_ratio", share(made_up), nothing)
     yield _known("fec_ratio", share(kind == "fec"), nothing)
-    played = float(frames["played_samples"].sum())
+    played = float(np.sum(_numbers(frames, "played_samples")))
     stretch = played / (total * facts["frame_samples"]) if total else None
     yield _known("stretch_ratio", stretch, nothing)
     for mode, column, of, none in (
         ("encode", "encode_cpu_ns", media, "no frame was encoded"),
         ("decode", "decode_ns", media & ~made_up, "no frame was decoded"),
     ):
-        spent_ns = frames.loc[of, column].dropna().to_numpy(np.float64)
+        spent_ns = _known_numbers(frames, column, of)
         factor = float(spent_ns.mean()) / frame_ns if len(spent_ns) else None
         yield _known("real_time_factor", factor, none, mode)
 
@@ -134,8 +138,18 @@ def _known(metric: str, value: float | None, otherwise: str, mode: str = "") -> 
     return score(metric, value, mode=mode, reason=otherwise if value is None else None)
 
 
-def _ms(column: pd.Series) -> NDArray[np.float64]:
-    return column.dropna().to_numpy(np.float64) / NS_PER_MS
+def _numbers(table: Table, column: str) -> NDArray[np.float64]:
+    """A column, with NaN for null."""
+    values = table[column]
+    if isinstance(values, pd.Series):
+        return values.to_numpy(np.float64, na_value=np.nan)
+    return np.ma.filled(np.ma.asarray(values).astype(np.float64), np.nan)
+
+
+def _known_numbers(table: Table, column: str, of: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """A column in the rows ``of``, without those that are null."""
+    values = _numbers(table, column)[of]
+    return values[~np.isnan(values)]
 
 
 def _number(value: Any) -> float | None:

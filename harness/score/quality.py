@@ -153,6 +153,7 @@ class _Tracks:
         self._task = task
         self._rate_hz = int(task.facts["sample_rate_hz"])
         self._made: dict[tuple[str, int], Audio] = {}
+        self._digests: dict[tuple[str, int], str] = {}
 
     def at(self, name: str, rate_hz: int) -> Audio:
         """The track ``name`` without the codec's delay."""
@@ -160,6 +161,13 @@ class _Tracks:
         if key not in self._made:
             self._made[key] = self._make(name, rate_hz)
         return self._made[key]
+
+    def sha256(self, name: str, rate_hz: int) -> str:
+        """Of the samples that :meth:`at` gives."""
+        key = (name, rate_hz)
+        if key not in self._digests:
+            self._digests[key] = hashlib.sha256(self.at(name, rate_hz).tobytes()).hexdigest()
+        return self._digests[key]
 
     @cached_property
     def alignment(self) -> Alignment:
@@ -191,8 +199,8 @@ def _measured(measure: Measure, task: AudioTask, tracks: _Tracks) -> Score:
     found["alignment"] = alignment.method
     found["lag_ms"] = alignment.lag_ms
     found["confidence"] = alignment.confidence
-    found["reference_sha256"] = hashlib.sha256(reference.tobytes()).hexdigest()
-    found["degraded_sha256"] = hashlib.sha256(degraded.tobytes()).hexdigest()
+    found["reference_sha256"] = tracks.sha256("reference", measure.rate_hz)
+    found["degraded_sha256"] = tracks.sha256(measure.track, measure.rate_hz)
     return found
 
 
