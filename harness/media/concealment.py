@@ -8,10 +8,13 @@ them the first good frame is faded in. Audio is mono int16, shape (samples,).
 
 from __future__ import annotations
 
+import math
 from collections import deque
+from functools import lru_cache
 from typing import Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.codecs.base import Pcm
 from harness.media.stretch import LONGEST_PERIOD_S, cross_fade, period_range, pitch_period
@@ -72,7 +75,17 @@ class Concealment:
         return np.concatenate((body[:-overlap], cross_fade(body[-overlap:], before)))
 
     def _continued(self, samples: int) -> Pcm:
-        at = self._made_up + np.arange(samples)
-        seconds = (at + 1) / self._rate_hz
-        gain = np.clip(1 - (seconds - _HOLD_S) / _FADE_S, 0, 1)
-        return np.rint(self._cycle[at % len(self._cycle)] * gain).astype(np.int16)
+        start = self._made_up
+        gain = _fading(self._rate_hz)[start : start + samples]
+        audio = np.zeros(samples, np.int16)
+        cycle = self._cycle[np.arange(start, start + len(gain)) % len(self._cycle)]
+        audio[: len(gain)] = np.rint(cycle * gain)
+        return audio
+
+
+@lru_cache
+def _fading(rate_hz: int) -> NDArray[np.float64]:
+    """Gain of each sample made up in a row, as long as it is not 0."""
+    seconds = np.arange(1, math.ceil((_HOLD_S + _FADE_S) * rate_hz) + 1) / rate_hz
+    gain: NDArray[np.float64] = np.clip(1 - (seconds - _HOLD_S) / _FADE_S, 0, 1)
+    return gain

@@ -34,10 +34,10 @@ def pitch_period(signal: Pcm, lowest: int, highest: int) -> tuple[int, float]:
     """
     x = signal[-2 * highest :].astype(np.float64)
     reference = x[highest:]
-    earlier = np.lib.stride_tricks.sliding_window_view(x, highest)[: highest - lowest + 1]
-    products: NDArray[np.float64] = earlier @ reference
+    lags = highest - lowest + 1
+    products = np.correlate(x[: highest + lags - 1], reference, "valid")
     squares = np.concatenate(([0.0], np.cumsum(x * x)))
-    energies = squares[highest : highest + len(earlier)] - squares[: len(earlier)]
+    energies = squares[highest : highest + lags] - squares[:lags]
     norms = np.sqrt(energies * (reference @ reference))
     likeness = np.divide(products, norms, out=np.zeros_like(products), where=norms > 0)
     best = int(np.argmax(likeness))
