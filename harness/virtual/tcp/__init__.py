@@ -20,7 +20,15 @@ the choices that Linux makes where the standards leave room:
 * timers fire at the ticks of the timer wheel (HZ = 250): never early, later the longer they are.
 
 Left out: HyStart, pacing, ECN, and the receiver's window with its growth.
-``tests/bench/validate_tcp.py`` holds the model against the kernel.
+
+``tests/bench/validate_tcp.py`` holds the model against the kernel. On Linux 6.18 (CUBIC set on the
+socket), with the same seeded losses and 3 minutes of voice each, all of its 35 networks agree: p50
+and p95 within 5 ms or 10 %, p99 within 10 ms or 20 %, beyond what the phase of the hosts' clocks
+makes. Farthest apart, and alike in every run: with jitter and loss the kernel retransmits a fifth
+more, and its p95 is 9 % higher; after outages at 100 ms its p99 is 3 to 6 % lower; where a rate
+falls below the stream for a second, its p95 is up to 5 % higher. A stream that its window limits
+differs much between seeds: 5 % loss at 100 ms and 256 kbit/s has a p95 from 270 to 440 ms in
+3 minutes. What is not validated is refused, see ``validity.py``.
 """
 
 from harness.virtual.tcp.stream import TcpStream, round_trip_ns
