@@ -22,7 +22,7 @@ from harness.network import probe
 from harness.report.agreement import Compared, Leg, write_agreement
 from harness.run import Observer, Options, run
 from harness.score.agreement import DIFFERS, compare, fates, judged, values
-from harness.store import Tables, load
+from harness.store import Tables, load, new_directory
 
 LEGS = {
     "virtual": ("virtual", "model"),
@@ -73,7 +73,7 @@ def agree(wanted: Wanted, observer: Observer) -> Outcome:
         )
     earlier = [(path, load(path)) for path in wanted.runs]
     name = _name(wanted, [tables for _, tables in earlier])
-    directory = _new_directory(wanted.out, name)
+    directory = new_directory(wanted.out, f"agree-{name}-{datetime.now(UTC):%Y%m%d-%H%M%S}")
     runs = []
     for lab in labs:
         assert wanted.scenario is not None
@@ -225,18 +225,3 @@ def _lost(tables: Tables) -> pd.DataFrame:
         for batch in tables.packet_batches(["cell_id", "seq", "fate"])
     ]
     return pd.concat(parts, ignore_index=True)
-
-
-def _new_directory(root: Path, name: str) -> Path:
-    stem = f"agree-{name}-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    for candidate in (stem, *(f"{stem}-{n}" for n in range(2, 100))):
-        path = root / candidate
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            why = f"{path}: cannot be made ({error.strerror}); use another --out"
-            raise BadInput(why) from error
-        return path
-    raise BadInput(f"{root}: 99 directories named {stem}; use another --out")

@@ -157,14 +157,18 @@ def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm) -> Impaired:
     # Rates differ in how they round a duration: the trace may not hang on the codec's.
     whole_ms = playable // NS_PER_MS
     trace = draw(cell.network.pair, cell.seed, whole_ms * NS_PER_MS + TAIL_NS)
-    clock = PacketClock(
+    return Impaired(trace, fit(trace, packet_clock(facts, len(pcm))), pcm)
+
+
+def packet_clock(facts: CodecFacts, samples: int) -> PacketClock:
+    """When the packets of so much input are due."""
+    return PacketClock(
         frame_samples=facts.frame_samples,
         sample_rate_hz=facts.sample_rate_hz,
         lookahead_frames=facts.lookahead_frames,
         delay_samples=facts.delay_samples,
-        frames=frame_count(len(pcm), facts),
+        frames=frame_count(samples, facts),
     )
-    return Impaired(trace, fit(trace, clock), pcm)
 
 
 def longest_ns(cell: Cell, facts: CodecFacts, met: Impaired) -> int:

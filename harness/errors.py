@@ -17,6 +17,9 @@ Exit codes of the command line: 0 all well, 1 some cells failed or were invalid,
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 EXIT_OK = 0
 EXIT_CELLS = 1
 EXIT_BAD_INPUT = 2
@@ -64,3 +67,14 @@ class CellFailed(HarnessError):
 
 class ReadBackMismatch(CellFailed):
     """The kernel's qdisc differs from the one that was asked for."""
+
+
+@contextmanager
+def blamed_on(culprit: str) -> Iterator[None]:
+    """Failures inside are the culprit's: its name stands before the message."""
+    try:
+        yield
+    except HarnessError as error:
+        raise type(error)(f"{culprit}: {error}") from error
+    except Exception as error:
+        raise CellFailed(f"{culprit}: {type(error).__name__}: {error}") from error

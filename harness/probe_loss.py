@@ -21,12 +21,13 @@ import numpy as np
 import pandas as pd
 
 from harness import assets, codecs, scenario
+from harness.cell import packet_clock
 from harness.codecs.base import Codec, CodecFacts, Decoder, Pcm
 from harness.endpoint.sender import frame_count
 from harness.errors import BadInput, CellFailed, HarnessError, Unsupported
 from harness.media.settings import ReceiverSettings
 from harness.network.link import Link
-from harness.network.trace import PacketClock, Trace, Weather, fit
+from harness.network.trace import Trace, Weather, fit
 from harness.records import Observed
 from harness.report import write_report
 from harness.report.propagation import CURVES, FACTS, SUMMARY, write_page
@@ -42,7 +43,7 @@ from harness.score.damage import (
     summarise,
 )
 from harness.score.pool import Worker, WorkerLost, Workers
-from harness.store import RunStore
+from harness.store import RunStore, new_directory
 from harness.store.provenance import run_facts
 from harness.transports.base import TransportSettings
 from harness.units import NS_PER_S
@@ -182,7 +183,8 @@ def probe_loss(options: Options, observer: Observer) -> Outcome:
         "items": {name: references[name].provenance() for name in places},
         **run_facts(),
     }
-    directory = _new_directory(options.out) if run is None else run.directory
+    stem = f"probe-loss-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+    directory = new_directory(options.out, stem) if run is None else run.directory
     curves.to_parquet(directory / CURVES, compression="zstd", index=False)
     summary.to_parquet(directory / SUMMARY, index=False)
     (directory / FACTS).write_text(json.dumps(facts, indent=1), encoding="utf-8")
@@ -254,13 +256,7 @@ def _decoded(task: Task, codec: Codec, pcm: Pcm, place_ns: int | None) -> Observ
     """The stream over a link that loses the packet with the media at ``place_ns``, if any."""
     facts = codec.facts
     spells = () if place_ns is None else ((place_ns, place_ns + 1),)
-    clock = PacketClock(
-        frame_samples=facts.frame_samples,
-        sample_rate_hz=facts.sample_rate_hz,
-        lookahead_frames=facts.lookahead_frames,
-        delay_samples=facts.delay_samples,
-        frames=frame_count(len(pcm), facts),
-    )
+    clock = packet_clock(facts, len(pcm))
     calm = Weather(((0, Link()),))
     audio_ns = len(pcm) * NS_PER_S // facts.sample_rate_hz
     pair = fit(Trace(replace(calm, spells=spells), calm, audio_ns), clock)
@@ -392,18 +388,3 @@ def _tables(
                 losses.append({**row, **{name: getattr(loss.damage, name) for name in times}})
     numbers = {name: np.float64 for name in ("depth_db", "recover_ms", "near_ms", "exact_ms")}
     return pd.concat(curves, ignore_index=True), pd.DataFrame(losses).astype(numbers)
-
-
-def _new_directory(root: Path) -> Path:
-    stem = f"probe-loss-{datetime.now(UTC):%Y%m%dT%H%M%SZ}"
-    for name in (stem, *(f"{stem}-{n}" for n in range(2, 100))):
-        path = root / name
-        try:
-            path.mkdir(parents=True)
-        except FileExistsError:
-            continue
-        except OSError as error:
-            why = f"{path}: cannot be made ({error.strerror}); use another --out"
-            raise BadInput(why) from error
-        return path
-    raise BadInput(f"{root}: 99 directories named {stem}; use another --out")

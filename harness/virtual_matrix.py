@@ -24,7 +24,7 @@ from harness import codecs
 from harness.assets import Prepared, resampled, until
 from harness.cell import CellResult, describe, impaired, longest_ns, without_streaming, written_up
 from harness.codecs.base import Codec, Params, Pcm
-from harness.errors import CellFailed, HarnessError, Unsupported
+from harness.errors import CellFailed, HarnessError, Unsupported, blamed_on
 from harness.labs.virtual import ENGINE, NAME
 from harness.plan import Cell
 from harness.scenario import NetworkEntry
@@ -207,7 +207,7 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
         compute=cost,
         stop_ns=longest_ns(cell, facts, met),
     )
-    with _blamed_on(f"codec {cell.codec.codec} over {stream.transport.transport}"):
+    with blamed_on(f"codec {cell.codec.codec} over {stream.transport.transport}"):
         observed = simulate(stream)
     result = written_up(cell, row, facts, met, observed)
     reference = _reference(cell.item.id)
@@ -222,7 +222,7 @@ def _figures(result: CellResult) -> list[Score]:
 @lru_cache(maxsize=_KEPT_CODECS)
 def _made(kind: str, params: Params) -> tuple[Codec, Compute] | HarnessError:
     try:
-        with _blamed_on(f"codec {kind}"):
+        with blamed_on(f"codec {kind}"):
             codec = codecs.create(kind, params, dict(_assets(kind, params)))
         return codec, compute(_shared.compute, kind, params, codec, load(_shared.profile))
     except HarnessError as error:
@@ -243,17 +243,6 @@ def _assets(kind: str, params: Params) -> Iterator[tuple[str, Path]]:
         if isinstance(found, Unsupported):
             raise found
         yield name, found
-
-
-@contextmanager
-def _blamed_on(culprit: str) -> Iterator[None]:
-    """Failures inside are the culprit's: its name stands before the message."""
-    try:
-        yield
-    except HarnessError as error:
-        raise type(error)(f"{culprit}: {error}") from error
-    except Exception as error:
-        raise CellFailed(f"{culprit}: {type(error).__name__}: {error}") from error
 
 
 @lru_cache(maxsize=_KEPT_REFERENCES)

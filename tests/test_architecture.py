@@ -79,8 +79,8 @@ ROOMS: dict[str, set[str]] = {
     "agree": {"assets", "labs", "network.probe", "report", "run", "scenario", "score", "store"},
     "probe_loss": {
         "assets",
+        "cell",
         "codecs",
-        "endpoint.sender",
         "media.settings",
         "network.link",
         "network.trace",

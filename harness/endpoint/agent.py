@@ -31,7 +31,7 @@ from harness import codecs, control, linux
 from harness.clockfacts import clock_facts
 from harness.codecs.base import Codec, CodecFacts
 from harness.endpoint.sender import SenderCore, frame_count
-from harness.errors import CellFailed, HarnessError
+from harness.errors import CellFailed, blamed_on
 from harness.media.playout import ReceiverCore
 from harness.media.settings import ReceiverSettings
 from harness.records import Columns
@@ -49,17 +49,6 @@ Answer = tuple[dict[str, Any], Columns]
 Run = Callable[[int, int], Answer]
 
 
-@contextmanager
-def _blamed_on(culprit: str) -> Iterator[None]:
-    """Failures inside are the culprit's: its name stands before the message."""
-    try:
-        yield
-    except HarnessError as error:
-        raise type(error)(f"{culprit}: {error}") from error
-    except Exception as error:
-        raise CellFailed(f"{culprit}: {type(error).__name__}: {error}") from error
-
-
 @lru_cache(maxsize=_KEPT_CODECS)
 def _codec(configuration: str) -> Codec:
     """The codec of a canonical JSON configuration; loading weights once per matrix is enough."""
@@ -71,7 +60,7 @@ def _codec(configuration: str) -> Codec:
 
 def _codec_of(job: dict[str, Any]) -> Codec:
     configuration = {**job["codec"], "assets": job["assets"]}
-    with _blamed_on(f"codec {job['codec']['codec']}"):
+    with blamed_on(f"codec {job['codec']['codec']}"):
         return _codec(json.dumps(configuration, sort_keys=True))
 
 
@@ -141,7 +130,7 @@ class Agent:
             cell.callback(receiver.close)
 
         def run(_: int, stop_ns: int) -> Answer:
-            with _blamed_on(f"codec {job['codec']['codec']}"):
+            with blamed_on(f"codec {job['codec']['codec']}"):
                 play(core, arrived, stop_ns)
             return (
                 {**core.figures(), **receiver.counts()},
@@ -177,7 +166,7 @@ class Agent:
                 sender.send,
                 monotonic_ns,
             )
-            with _blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
+            with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
                 pace(core, sender, stop_ns)
             return (
                 {**core.figures(), **sender.counts()},
@@ -227,7 +216,7 @@ class Agent:
     @staticmethod
     def _warm_codec(job: dict[str, Any], decoding: bool) -> tuple[Codec, CodecFacts, int]:
         codec = _codec_of(job)
-        with _blamed_on(f"codec {job['codec']['codec']}"):
+        with blamed_on(f"codec {job['codec']['codec']}"):
             return codec, codec.facts, _warm_up(codec, decoding)
 
 

@@ -371,6 +371,6 @@ def virtual_banner(run: Tables, why: str) -> str | None:
         " receiver, jitter buffer, codecs and link model on a clock of its own"
         f"{'; ' + told if told else ''}. Codec quality and what loss and delay do to it are"
         " computed with the real code; sockets, scheduling and TCP are modelled. How far its"
-        " figures agree with those of real labs is told, with a table, in docs/virtual-lab.md of the"
-        " harness; check it on your machine with: harness agree FILE."
+        " figures agree with those of real labs is told, with a table, in docs/virtual-lab.md of"
+        " the harness; check it on your machine with: harness agree FILE."
     )

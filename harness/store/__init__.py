@@ -2,7 +2,7 @@
 
 from harness.store import schema
 from harness.store.loaded import Tables
-from harness.store.run_store import RunStore, load
+from harness.store.run_store import RunStore, load, new_directory
 from harness.store.tables import cell_frame
 
-__all__ = ["RunStore", "Tables", "cell_frame", "load", "schema"]
+__all__ = ["RunStore", "Tables", "cell_frame", "load", "new_directory", "schema"]

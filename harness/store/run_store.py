@@ -87,9 +87,8 @@ class RunStore:
     def create(cls, root: Path, scenario_name: str, now: datetime) -> RunStore:
         """A new ``<root>/<scenario>-<time>``, with ``<root>/latest`` pointing at it."""
         stem = f"{_slug(scenario_name)}-{now:%Y%m%d-%H%M%S}"
+        directory = new_directory(root, stem)
         with _disk(root):
-            root.mkdir(parents=True, exist_ok=True)
-            directory = _make_new(root, stem)
             _point(root / "latest", directory.name)
         store = cls(
             directory,
@@ -418,7 +417,17 @@ def _joined(pieces: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Tab
     return (whole if columns is None else whole.select(list(columns))).combine_chunks()
 
 
-def _make_new(root: Path, stem: str) -> Path:
+def new_directory(root: Path, stem: str) -> Path:
+    """A new folder ``stem``, ``stem-2``, ... below ``root``, which is made if need be.
+
+    Raises CellFailed where the disk does not take it.
+    """
+    with _disk(root):
+        root.mkdir(parents=True, exist_ok=True)
+        return _first_free(root, stem)
+
+
+def _first_free(root: Path, stem: str) -> Path:
     for name in (stem, *(f"{stem}-{n}" for n in range(2, 1000))):
         try:
             (root / name).mkdir()

@@ -28,6 +28,9 @@ _CHUNK = 1 << 16
 _ATTEMPT_S = 3.5
 """Per connection attempt: the first SYN, and one more after a time-out of 1 s and one of 2 s."""
 _RETRY_S = 0.05
+_CONGESTION_CONTROL = b"cubic"
+"""Linux's own default (RFC 9438), whatever this machine's is: results must not hang on it, and the
+virtual lab models this one."""
 
 
 class Framing(Protocol):
@@ -155,6 +158,7 @@ def connect_stream(host: str, port: int, framing: Framing) -> StreamSender:
                 raise ValueError("the receiver hung up")
             framing.feed(data)
         _prepare(connection)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _CONGESTION_CONTROL)
     except (OSError, ValueError) as error:
         connection.close()
         raise CellFailed(f"{host}:{port} did not open the stream: {error}") from error

@@ -133,9 +133,7 @@ def test_content_named_by_a_scenario_is_downloaded_once_and_checked(
     for _ in range(2):
         assert store.content(wanted.url, wanted.sha256) == CONTENT
     assert requests == ["/whole.bin"]
-    with pytest.raises(
-        AssetError, match=r"gave 10240 bytes with sha256 \w{64}, expected"
-    ):
+    with pytest.raises(AssetError, match=r"gave 10240 bytes with sha256 \w{64}, expected"):
         store.content(f"{base}/other.bin", "0" * 64)
     with pytest.raises(Unreachable, match="9240 bytes early"):
         store.content(f"{base}/short.bin", "1" * 64)

@@ -24,12 +24,12 @@ from numpy.typing import NDArray
 
 from harness import assets, codecs
 from harness.assets import AssetStore, Prepared
+from harness.cell import packet_clock
 from harness.codecs.base import Codec, CodecFacts
 from harness.codecs.pcm import PcmCodec
-from harness.endpoint.sender import frame_count
 from harness.media.settings import ReceiverSettings
 from harness.network.link import Hits, Link, LinkPair, MediaTimeLoss
-from harness.network.trace import TAIL_NS, PacketClock, draw, fit
+from harness.network.trace import TAIL_NS, draw, fit
 from harness.records import Outcome
 from harness.scenario import CorpusEntry
 from harness.score.quality import MEASURES, AudioTask, score_audio
@@ -141,13 +141,7 @@ def _run(task: Task) -> Result:
     seconds = int(reference.seconds) + 1
     block = zlib.crc32(f"{task.utterance} {task.seed}".encode())
     trace = draw(LinkPair(link, Link()), block, seconds * NS_PER_S + TAIL_NS)
-    clock = PacketClock(
-        facts.frame_samples,
-        facts.sample_rate_hz,
-        facts.lookahead_frames,
-        facts.delay_samples,
-        frame_count(len(pcm), facts),
-    )
+    clock = packet_clock(facts, len(pcm))
     settings = ReceiverSettings(mode="fixed", concealment="pitch")
     stream = Stream(
         codec, pcm, fit(trace, clock), settings, TransportSettings(), 1, task.seed, Zero()
