@@ -81,6 +81,7 @@ ROOMS: dict[str, set[str]] = {
         "assets",
         "cell",
         "codecs",
+        "endpoint.sender",
         "media.settings",
         "network.link",
         "network.trace",
