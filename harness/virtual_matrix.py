@@ -31,7 +31,7 @@ from harness.scenario import NetworkEntry
 from harness.score.metrics import Score
 from harness.score.network import network_scores
 from harness.score.pool import TIMEOUT_S, ScoreTask, Worker, WorkerLost, Workers, one_by_one
-from harness.score.quality import AudioTask, Measure, score_audio
+from harness.score.quality import AudioTask, Measure, Tracks, reference_tracks, score_audio
 from harness.store import RunStore
 from harness.virtual.compute import Compute, compute
 from harness.virtual.profile import load, profile_path
@@ -151,6 +151,7 @@ def run_cell(sent: Cell) -> Done:
             cell.item.kind,
             result.row["weights"],
             json.loads(result.row["codec_facts"]),
+            _reference_tracks(cell.item.id, len(result.audio["reference"][0])),
         )
         scores = [*score_audio(task, _shared.measures), *_figures(result)]
         _store().write_scores(cell.cell_id, scores)
@@ -249,6 +250,13 @@ def _assets(kind: str, params: Params) -> Iterator[tuple[str, Path]]:
 def _reference(item: str) -> Prepared:
     prepared, samples = _shared.references[item]
     return replace(prepared, pcm=np.load(samples))
+
+
+@lru_cache(maxsize=_KEPT_REFERENCES)
+def _reference_tracks(item: str, samples: int) -> Tracks:
+    """Of the first so many samples of a reference."""
+    reference = _reference(item)
+    return reference_tracks(reference.pcm[:samples], reference.rate_hz)
 
 
 @lru_cache(maxsize=_KEPT_REFERENCES)

@@ -9,8 +9,8 @@ evidence of a fault in codec or timeline, so it is reported and *never* correcte
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Literal
 
 import numpy as np
@@ -29,7 +29,6 @@ _PEAK_S = 0.002
 _HOP_S = 0.001
 _WINDOW_S = 0.016
 _FLOOR_DB = -50.0
-_KEPT_SPECTRA = 16
 
 
 @dataclass(frozen=True)
@@ -71,9 +70,15 @@ def fitted(audio: Audio, samples: int) -> Audio:
     return np.pad(audio[:samples], (0, max(0, samples - len(audio))))
 
 
-def check(reference: Audio, degraded: Audio, rate_hz: int) -> Alignment:
+Spectra = dict[int, NDArray[np.complexfloating]]
+"""Of one reference, by length of the transform, for the next track that is held against it."""
+
+
+def check(
+    reference: Audio, degraded: Audio, rate_hz: int, spectra: Spectra | None = None
+) -> Alignment:
     """How far ``degraded`` still lies behind ``reference``: two tracks of one rate."""
-    lag_s, confidence = gcc_phat(reference, degraded, rate_hz)
+    lag_s, confidence = gcc_phat(reference, degraded, rate_hz, spectra)
     if confidence >= MIN_CONFIDENCE:
         return Alignment("gcc-phat", 1000 * lag_s, confidence)
     lag_s, correlation = envelope_lag(reference, degraded, rate_hz)
@@ -82,7 +87,9 @@ def check(reference: Audio, degraded: Audio, rate_hz: int) -> Alignment:
     return Alignment("calibrated", None, confidence)
 
 
-def gcc_phat(reference: Audio, degraded: Audio, rate_hz: int) -> tuple[float, float]:
+def gcc_phat(
+    reference: Audio, degraded: Audio, rate_hz: int, spectra: Spectra | None = None
+) -> tuple[float, float]:
     """Lag in seconds and confidence, from the phase of the cross-spectrum within ``BAND_HZ``.
 
     The confidence is the peak over the highest one that is more than 2 ms away, within +-2 s;
@@ -91,30 +98,26 @@ def gcc_phat(reference: Audio, degraded: Audio, rate_hz: int) -> tuple[float, fl
     # So much silence behind the tracks keeps the lags that are searched from meeting themselves.
     longest = max(len(reference), len(degraded))
     size = fft.next_fast_len(longest + round(SEARCH_S * rate_hz) + 1, real=True)
-    frequency = fft.rfftfreq(size, 1 / rate_hz)
-    low, high = BAND_HZ
-    band = slice(np.searchsorted(frequency, low), np.searchsorted(frequency, high, side="right"))
-    heard = fft.rfft(degraded.astype(np.float64), size)[band]
-    said = _spectrum(reference.astype(np.float64).tobytes(), size)[band]
-    cross = heard * np.conj(said)
+    spectra = {} if spectra is None else spectra
+    if size not in spectra:
+        spectra[size] = np.conj(fft.rfft(reference, size))
+    low, high = (frequency * size / rate_hz for frequency in BAND_HZ)
+    band = slice(math.ceil(low), math.floor(high) + 1)
+    cross = fft.rfft(degraded, size)[band] * spectra[size][band]
     magnitude = np.abs(cross)
-    kept = magnitude > 0
-    if not kept.any():
+    if not magnitude.any():
         return 0.0, 0.0
-    whitened = np.zeros(len(frequency), cross.dtype)
-    whitened[band] = np.where(kept, cross / np.where(kept, magnitude, 1), 0)
+    magnitude[magnitude == 0] = 1
+    whitened = np.zeros(size // 2 + 1, cross.dtype)
+    np.divide(cross, magnitude, out=whitened[band])
     lags, correlation = _around_zero(fft.irfft(whitened, size), round(SEARCH_S * rate_hz))
     height = np.abs(correlation)
     best = int(height.argmax())
-    others = height[np.abs(lags - lags[best]) > _PEAK_S * rate_hz]
-    # The last digits hang on where in memory the samples lie (vector or scalar instructions).
-    return float(lags[best] / rate_hz), float(f"{height[best] / others.max():.4g}")
-
-
-@lru_cache(maxsize=_KEPT_SPECTRA)
-def _spectrum(samples: bytes, size: int) -> NDArray[np.complexfloating]:
-    """Of float64 samples; a reference is compared with the tracks of many cells."""
-    return fft.rfft(np.frombuffer(samples, np.float64), size)
+    near = math.floor(_PEAK_S * rate_hz)
+    others = max(
+        height[: max(0, best - near)].max(initial=0), height[best + near + 1 :].max(initial=0)
+    )
+    return float(lags[best] / rate_hz), float(height[best] / others)
 
 
 def envelope_lag(reference: Audio, degraded: Audio, rate_hz: int) -> tuple[float, float]:
@@ -149,4 +152,4 @@ def _around_zero(
     """Lags -reach...reach of a circular correlation, and its values there."""
     reach = min(reach, (len(circular) - 1) // 2)
     lags = np.arange(-reach, reach + 1)
-    return lags, circular[lags]
+    return lags, np.concatenate((circular[len(circular) - reach :], circular[: reach + 1]))

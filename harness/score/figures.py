@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -13,6 +15,7 @@ GMIN = 16
 _TAIL = 0.025
 
 
+@lru_cache
 def samples_needed(quantile: float) -> int:
     """Samples from which a percentile has an upper bound at all.
 
@@ -26,10 +29,15 @@ def samples_needed(quantile: float) -> int:
 def percentile(values: ArrayLike, quantile: float) -> float | None:
     """The smallest value v with F(v) >= quantile (RFC 2330, 11.3: empirical distribution
     function); None if there are fewer than :func:`samples_needed`."""
+    return percentiles(values, [quantile])[0]
+
+
+def percentiles(values: ArrayLike, quantiles: Sequence[float]) -> list[float | None]:
+    """:func:`percentile` of each quantile."""
     data = np.asarray(values, np.float64)
-    if len(data) < samples_needed(quantile):
-        return None
-    return float(np.quantile(data, quantile, method="inverted_cdf"))
+    enough = [quantile for quantile in quantiles if len(data) >= samples_needed(quantile)]
+    found = iter(np.quantile(data, enough, method="inverted_cdf").tolist() if enough else ())
+    return [next(found) if len(data) >= samples_needed(q) else None for q in quantiles]
 
 
 def interarrival_jitter(transits: ArrayLike) -> NDArray[np.float64]:

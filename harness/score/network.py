@@ -50,7 +50,8 @@ def _delays(packets: Table, frames: Table) -> Iterable[Score]:
     yield from _percentiles("mouth_to_ear", mouth_to_ear_ms[heard], "frame was decoded")
     for mode, column in LATENCY.items():
         part_ms = _known_numbers(frames, column, heard) / NS_PER_MS
-        yield _percentile("latency_part", part_ms, 0.5, mode, "frame was decoded")
+        too_few = _too_few(part_ms, 0.5, "frame was decoded")
+        yield _known("latency_part", figures.percentile(part_ms, 0.5), too_few, mode)
 
     sent_ms = _numbers(packets, "send_ns") / NS_PER_MS
     transit_ms = _numbers(packets, "transit_ns") / NS_PER_MS
@@ -122,16 +123,17 @@ def _frames(frames: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
 
 
 def _percentiles(metric: str, values: NDArray[np.float64], what: str) -> Iterable[Score]:
-    for mode in METRICS[metric].modes:
-        yield _percentile(metric, values, PERCENTILES[mode], mode, what)
+    modes = METRICS[metric].modes
+    quantiles = [PERCENTILES[mode] for mode in modes]
+    for mode, quantile, found in zip(
+        modes, quantiles, figures.percentiles(values, quantiles), strict=True
+    ):
+        yield _known(metric, found, _too_few(values, quantile, what), mode)
 
 
-def _percentile(
-    metric: str, values: NDArray[np.float64], quantile: float, mode: str, what: str
-) -> Score:
+def _too_few(values: NDArray[np.float64], quantile: float, what: str) -> str:
     needed = figures.samples_needed(quantile)
-    reason = f"needs {needed} samples, got {len(values)}" if len(values) else f"no {what}"
-    return _known(metric, figures.percentile(values, quantile), reason, mode)
+    return f"needs {needed} samples, got {len(values)}" if len(values) else f"no {what}"
 
 
 def _known(metric: str, value: float | None, otherwise: str, mode: str = "") -> Score:

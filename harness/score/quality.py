@@ -25,6 +25,7 @@ from numpy.typing import NDArray
 from harness.score.align import (
     Alignment,
     Audio,
+    Spectra,
     check,
     fitted,
     resampled,
@@ -61,6 +62,9 @@ class AudioTask:
     kind: str
     weights: str
     facts: Mapping[str, Any]
+    reference_tracks: Tracks | None = None
+    """What was made of the reference before, to be used again: the same for every task with that
+    reference."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +130,8 @@ def measures(names: Collection[str]) -> tuple[Measure, ...]:
 
 def score_audio(task: AudioTask, wanted: Sequence[Measure] = MEASURES) -> list[Score]:
     """One score per measure wanted, in their order."""
-    tracks = _Tracks(task)
-    return [_measured(measure, task, tracks) for measure in wanted]
+    signals = _Signals(task)
+    return [_measured(measure, task, signals) for measure in wanted]
 
 
 def unscored(measure: Measure, reason: str) -> Score:
@@ -146,51 +150,71 @@ def active_seconds(audio: Audio, rate_hz: int) -> float:
     return float((energy >= loudest * 10 ** (-_ACTIVE_DB / 10)).sum() * _FRAME_S)
 
 
-class _Tracks:
-    """The tracks of a task at whatever rate they are asked for, each made once."""
+class Tracks:
+    """One signal at whatever rate it is asked for, each made once."""
+
+    def __init__(self, make: Callable[[int], Audio]) -> None:
+        self._make = make
+        self._made: dict[int, Audio] = {}
+        self._digests: dict[int, str] = {}
+        self.spectra: Spectra = {}
+
+    def at(self, rate_hz: int) -> Audio:
+        if rate_hz not in self._made:
+            self._made[rate_hz] = self._make(rate_hz)
+        return self._made[rate_hz]
+
+    def sha256(self, rate_hz: int) -> str:
+        """Of the samples that :meth:`at` gives."""
+        if rate_hz not in self._digests:
+            self._digests[rate_hz] = hashlib.sha256(self.at(rate_hz).tobytes()).hexdigest()
+        return self._digests[rate_hz]
+
+
+def reference_tracks(samples: NDArray[Any], rate_hz: int) -> Tracks:
+    """Of a reference, for :attr:`AudioTask.reference_tracks`."""
+    return Tracks(lambda to_hz: resampled(to_float(samples), rate_hz, to_hz))
+
+
+class _Signals:
+    """The signals of a task, without the codec's delay."""
 
     def __init__(self, task: AudioTask) -> None:
-        self._task = task
-        self._rate_hz = int(task.facts["sample_rate_hz"])
-        self._made: dict[tuple[str, int], Audio] = {}
-        self._digests: dict[tuple[str, int], str] = {}
+        self.reference = task.reference_tracks or reference_tracks(
+            task.reference, task.reference_hz
+        )
+        rate_hz = int(task.facts["sample_rate_hz"])
+        delay = int(task.facts["delay_samples"])
 
-    def at(self, name: str, rate_hz: int) -> Audio:
-        """The track ``name`` without the codec's delay."""
-        key = (name, rate_hz)
-        if key not in self._made:
-            self._made[key] = self._make(name, rate_hz)
-        return self._made[key]
+        def heard(track: NDArray[Any], to_hz: int) -> Audio:
+            return resampled(without_delay(to_float(track), delay), rate_hz, to_hz)
 
-    def sha256(self, name: str, rate_hz: int) -> str:
-        """Of the samples that :meth:`at` gives."""
-        key = (name, rate_hz)
-        if key not in self._digests:
-            self._digests[key] = hashlib.sha256(self.at(name, rate_hz).tobytes()).hexdigest()
-        return self._digests[key]
+        def media(to_hz: int) -> Audio:
+            return fitted(heard(task.media, to_hz), len(self.reference.at(to_hz)))
+
+        self._degraded = {
+            "media": Tracks(media),
+            "played": Tracks(lambda to_hz: heard(task.played, to_hz)),
+        }
+
+    def degraded(self, track: str) -> Tracks:
+        return self._degraded[track]
 
     @cached_property
     def alignment(self) -> Alignment:
         """Of the media track."""
-        return check(self.at("reference", CHECK_HZ), self.at("media", CHECK_HZ), CHECK_HZ)
-
-    def _make(self, name: str, rate_hz: int) -> Audio:
-        if name == "reference":
-            return resampled(to_float(self._task.reference), self._task.reference_hz, rate_hz)
-        track = to_float(getattr(self._task, name))
-        heard = without_delay(track, int(self._task.facts["delay_samples"]))
-        out = resampled(heard, self._rate_hz, rate_hz)
-        return fitted(out, len(self.at("reference", rate_hz))) if name == "media" else out
+        reference, media = self.reference, self._degraded["media"]
+        return check(reference.at(CHECK_HZ), media.at(CHECK_HZ), CHECK_HZ, reference.spectra)
 
 
-def _measured(measure: Measure, task: AudioTask, tracks: _Tracks) -> Score:
+def _measured(measure: Measure, task: AudioTask, signals: _Signals) -> Score:
     try:
-        reference, degraded = _scorable(measure, task, tracks)
+        reference, degraded = _scorable(measure, task, signals)
         value = float(measure.compute(reference, degraded, measure.rate_hz))
         low, high = METRICS[measure.metric].bounds
         if not (low or -np.inf) <= value <= (high or np.inf):
             raise NoScore(f"{measure.package} returned {value}, which is out of bounds")
-        alignment = tracks.alignment if measure.track == "media" else Alignment("calibrated")
+        alignment = signals.alignment if measure.track == "media" else Alignment("calibrated")
     except NoScore as reason:
         return unscored(measure, str(reason))
     except Exception as error:  # the boundary: whatever a package raises costs its metric alone
@@ -199,27 +223,28 @@ def _measured(measure: Measure, task: AudioTask, tracks: _Tracks) -> Score:
     found["alignment"] = alignment.method
     found["lag_ms"] = alignment.lag_ms
     found["confidence"] = alignment.confidence
-    found["reference_sha256"] = tracks.sha256("reference", measure.rate_hz)
-    found["degraded_sha256"] = tracks.sha256(measure.track, measure.rate_hz)
+    found["reference_sha256"] = signals.reference.sha256(measure.rate_hz)
+    found["degraded_sha256"] = signals.degraded(measure.track).sha256(measure.rate_hz)
     return found
 
 
-def _scorable(measure: Measure, task: AudioTask, tracks: _Tracks) -> tuple[Audio, Audio]:
+def _scorable(measure: Measure, task: AudioTask, signals: _Signals) -> tuple[Audio, Audio]:
     """The two tracks that a measure compares. Raises NoScore where it does not apply."""
     metric = METRICS[measure.metric]
     if task.kind not in metric.kinds:
         raise NoScore(f"{metric.name} is defined for {' and '.join(metric.kinds)}")
     if task.weights == "random":
         raise NoScore("random weights: the codec was never trained, its sound means nothing")
-    pair = {name: tracks.at(name, measure.rate_hz) for name in ("reference", measure.track)}
-    for name, audio in pair.items():
+    reference = signals.reference.at(measure.rate_hz)
+    degraded = signals.degraded(measure.track).at(measure.rate_hz)
+    for name, audio in (("reference", reference), (measure.track, degraded)):
         if not len(audio):
             raise NoScore(f"the {name} track is empty")
         if not np.isfinite(audio).all():
             raise NoScore(f"the {name} track holds NaN or infinity")
         if not audio.any():
             raise NoScore(f"the {name} track is silent")
-    return pair["reference"], pair[measure.track]
+    return reference, degraded
 
 
 def _pesq(reference: Audio, degraded: Audio, rate_hz: int, mode: str) -> float:

@@ -15,6 +15,7 @@ PARTS = {
     "matrix": "wall time of a matrix against its audio divided by the cells in parallel",
     "encodec": "EnCodec per frame, stateful against stateless",
     "scoring": "scoring on all cores against one",
+    "virtual": "the virtual lab against the codec and metric calls that it makes",
     "pairing": "runs needed to tell two codecs apart, with the same network and without",
 }
 
