@@ -43,6 +43,8 @@ class SenderCore:
         clock: Callable[[], int],
     ) -> None:
         self._facts = facts
+        self._rate_hz, self._frame_samples = facts.sample_rate_hz, facts.frame_samples
+        self._frame_ns = facts.frame_ns
         self._encoder = encoder
         self._stream_id = stream_id
         self._t0_ns = t0_ns
@@ -69,10 +71,10 @@ class SenderCore:
 
     def next_ready_ns(self) -> int | None:
         """When :meth:`step` is due; None after the last."""
-        if self.finished:
+        if self._input >= self._inputs:
             return None
-        samples = (self._input + 1) * self._facts.frame_samples
-        return self._t0_ns + samples_to_ns(samples, self._facts.sample_rate_hz)
+        samples = (self._input + 1) * self._frame_samples
+        return self._t0_ns + samples_to_ns(samples, self._rate_hz)
 
     def step(self) -> None:
         """Encode the next input frame and send what comes out.
@@ -91,8 +93,10 @@ class SenderCore:
             ) from error
         end_ns = self._clock()
         self._encode_ns += end_ns - start_ns
-        self._worst_lateness_ns = max(self._worst_lateness_ns, start_ns - ready_ns)
-        self._late_frames += start_ns - ready_ns > self._facts.frame_ns
+        lateness_ns = start_ns - ready_ns
+        if lateness_ns > self._worst_lateness_ns:
+            self._worst_lateness_ns = lateness_ns
+        self._late_frames += lateness_ns > self._frame_ns
         frame = self._input - self._facts.lookahead_frames
         self._input += 1
         if frame < 0 and payload is None:

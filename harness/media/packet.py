@@ -86,6 +86,8 @@ def packetise(
     None where it takes any. Raises Unsupported if 255 fragments are not enough.
     """
     room = len(payload) if max_packet_bytes is None else max_packet_bytes - HEADER_BYTES
+    if 0 < len(payload) <= room:
+        return [Packet(stream_id, first_seq & 0xFFFF_FFFF, frame, 0, 1, end, payload)]
     fragments = -(-len(payload) // room) if room > 0 else MAX_FRAGMENTS + 1
     if fragments > MAX_FRAGMENTS:
         raise Unsupported(

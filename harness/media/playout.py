@@ -75,10 +75,12 @@ class ReceiverCore:
         self._settings = settings
         self._facts = facts
         self._decoder = decoder
-        self._rate_hz = facts.sample_rate_hz
+        self._rate_hz, self._frame_samples = facts.sample_rate_hz, facts.frame_samples
+        self._frame_ns = facts.frame_ns
         self._stream_id = stream_id
         self._total = total_frames
         self._clock = clock
+        self._device_ns, self._max_ns = settings.device_ns, settings.max_ns
         self._adaptive = settings.mode == "adaptive"
         self._forced = settings.concealment != "codec"
         method = "pitch" if settings.concealment == "codec" else settings.concealment
@@ -180,7 +182,7 @@ class ReceiverCore:
         while not self.finished:
             pull_ns = self.next_pull_ns()
             assert pull_ns is not None
-            silence = np.zeros(self._facts.frame_samples, np.int16)
+            silence = np.zeros(self._frame_samples, np.int16)
             self._discard(self._next, pull_ns)
             self._record(self._next, Kind.SILENCE, -1, pull_ns, pull_ns, pull_ns, silence, silence)
             self._next += 1
@@ -238,8 +240,8 @@ class ReceiverCore:
         return audio, Kind.SILENCE if silent else Kind.CONCEALED, -1
 
     def _checked(self, audio: Pcm) -> Pcm:
-        expected = (self._facts.frame_samples,)
-        if getattr(audio, "shape", None) != expected or audio.dtype != _INT16:
+        expected = (self._frame_samples,)
+        if not isinstance(audio, np.ndarray) or audio.shape != expected or audio.dtype != _INT16:
             raise CellFailed(
                 f"the decoder returned {getattr(audio, 'dtype', type(audio).__name__)} of shape"
                 f" {getattr(audio, 'shape', '?')}, not int16 of shape {expected}"
@@ -268,10 +270,12 @@ class ReceiverCore:
         heard: Pcm,
         depth: int = 0,
     ) -> None:
-        device_ns = pull_ns + self._settings.device_ns
-        self._underruns += complete_ns >= 0 and end_ns > device_ns
+        device_ns = pull_ns + self._device_ns
+        play_ns = device_ns
+        if end_ns > device_ns:
+            play_ns = end_ns
+            self._underruns += complete_ns >= 0
         self._decode_ns += end_ns - start_ns
-        play_ns = max(device_ns, end_ns)
         at, length = self._played_samples, len(heard)
         self._rows.append(
             [frame, kind, complete_ns, pull_ns, start_ns, end_ns, play_ns, at, length, depth]
@@ -282,13 +286,13 @@ class ReceiverCore:
         self._played_samples += length
 
     def _place(self, frame: int, audio: Pcm) -> None:
-        size = self._facts.frame_samples
+        size = self._frame_samples
         self._media[frame * size : (frame + 1) * size] = audio
 
     # -- depth -----------------------------------------------------------------------------------
 
     def _media_ns(self, frame: int) -> int:
-        return samples_to_ns(frame * self._facts.frame_samples, self._rate_hz)
+        return samples_to_ns(frame * self._frame_samples, self._rate_hz)
 
     def _depth_ns(self, pull_ns: int) -> int:
         """Time from the arrival of the fastest packets to their being played."""
@@ -300,11 +304,11 @@ class ReceiverCore:
         Happens where the first frame was held up much longer than those after it: without this
         the listener would stay behind for ever. RFC 3611 counts such packets as discarded.
         """
-        while (newest - self._next) * self._facts.frame_ns > self._settings.max_ns:
+        while (newest - self._next) * self._frame_ns > self._max_ns:
             start_ns = self._clock()
             self._decoder.conceal()
             self._discard(self._next, pull_ns)
-            silence = np.zeros(self._facts.frame_samples, np.int16)
+            silence = np.zeros(self._frame_samples, np.int16)
             end_ns = self._clock()
             self._record(
                 self._next, Kind.SILENCE, -1, pull_ns, start_ns, end_ns, silence, silence[:0]
@@ -339,7 +343,7 @@ class ReceiverCore:
         At the bound the oldest inserted time becomes the concealment of the frame waited for, so
         that media goes on at its pace while the wait goes on too.
         """
-        bound_ns = self._settings.max_ns - self._facts.frame_ns
+        bound_ns = self._max_ns - self._frame_ns
         while self._depth_ns(pull_ns) > bound_ns and self._waits:
             self._explain_wait()
         if self.finished or self._depth_ns(pull_ns) > bound_ns:
