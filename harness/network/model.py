@@ -307,7 +307,7 @@ class LinkModel(Generic[P]):
         else:
             due_ns = now_ns + max(0, self._link.delay_ns + self._jitter())
         self._entered += 1
-        ended = Ended(packet, now_ns, -1, size_bytes, outcome, flip_bit)
+        ended = Ended(packet, now_ns, due_ns, size_bytes, outcome, flip_bit)
         heapq.heappush(self._delayed, (due_ns, self._entered, ended))
         self._advance(now_ns)
 
@@ -335,10 +335,12 @@ class LinkModel(Generic[P]):
     def _advance(self, now_ns: int) -> None:
         self._now_ns = max(self._now_ns, now_ns)
         while self._delayed and self._delayed[0][0] <= self._now_ns:
-            due_ns, _, (packet, in_ns, _, size_bytes, outcome, flip_bit) = heapq.heappop(
-                self._delayed
-            )
-            leave_ns = due_ns if self._bucket is None else self._bucket.enter(size_bytes, due_ns)
+            due_ns, _, ended = heapq.heappop(self._delayed)
+            if self._bucket is None:
+                self._leaving.append(ended)
+                continue
+            packet, in_ns, _, size_bytes, outcome, flip_bit = ended
+            leave_ns = self._bucket.enter(size_bytes, due_ns)
             if leave_ns is not None:
                 self._leaving.append(Ended(packet, in_ns, leave_ns, size_bytes, outcome, flip_bit))
             elif outcome is not _DUPLICATE:

@@ -19,7 +19,6 @@ from harness.score import figures
 from harness.score.metrics import FATES, LATENCY, METRICS, PERCENTILES, Score, score
 from harness.units import NS_PER_MS, NS_PER_S
 
-_PLAYED = ("played", "reordered")
 _MADE_UP = ("concealed", "silence")
 
 
@@ -69,16 +68,17 @@ def _delays(packets: Table, frames: Table) -> Iterable[Score]:
 
 def _losses(packets: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
     fate = np.asarray(packets["fate"], str)
-    missing = ~np.isin(fate, _PLAYED)
+    of = {name: fate == name for name in FATES}
+    missing = np.logical_or.reduce(list(of.values()))
     nothing = "no packet was sent"
 
     def share(of: NDArray[np.bool_]) -> float | None:
         return float(of.mean()) if len(of) else None
 
     for name in FATES:
-        yield _known("loss", share(fate == name), nothing, name)
+        yield _known("loss", share(of[name]), nothing, name)
     yield _known("loss_total", share(missing), nothing)
-    yield _known("share_late_or_lost", share(np.isin(fate, ("late", "lost", "queue"))), nothing)
+    yield _known("share_late_or_lost", share(of["late"] | of["lost"] | of["queue"]), nothing)
 
     found = figures.bursts(missing)
     media_s = _number(cell.get("media_s"))

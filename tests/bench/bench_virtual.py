@@ -2,9 +2,10 @@
 calls that they cannot do without, and a thousand cells with their memory.
 
 Codec and metric calls are timed as they are made. Without scoring, a cell is what ``impaired``,
-``simulate`` and ``written_up`` do, in one process and in CPU time, with a seed of its own each time
+``simulate`` and ``written_up`` do, in one process, with a seed of its own each time
 so that nothing drawn for one cell serves another. With scoring, the wall time of a whole run on
-all cores is held against the calls that it makes, timed in one process.
+all cores is held against the calls that it makes, timed in as many processes at once, for cores
+that are all busy are slower.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import replace
+from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +32,7 @@ from harness.codecs.base import Codec
 from harness.plan import Cell, plan
 from harness.run import Options, run
 from harness.score import quality
+from harness.units import NS_PER_S
 from harness.virtual.compute import compute, warm_up
 from harness.virtual.profile import load
 from harness.virtual.simulate import Stream, simulate
@@ -54,18 +58,18 @@ NETWORKS = """\
 
 
 class Stopwatch:
-    """CPU time spent in the calls that it wraps."""
+    """Time spent in the calls that it wraps; to ask for CPU time takes longer than some of them."""
 
     def __init__(self) -> None:
         self.spent_ns = 0
 
     def around(self, call: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **named: Any) -> Any:
-            began_ns = time.thread_time_ns()
+            began_ns = time.perf_counter_ns()
             try:
                 return call(*arguments, **named)
             finally:
-                self.spent_ns += time.thread_time_ns() - began_ns
+                self.spent_ns += time.perf_counter_ns() - began_ns
 
         return timed
 
@@ -87,13 +91,18 @@ class Watched:
         return Watched(self._inner.decoder(), self._watch)
 
 
-def scenario_in(folder: Path, text: str) -> tuple[scenario.Scenario, list[Cell], Any]:
-    """The scenario over the voice made in ``folder``, its cells and their references."""
+def write(folder: Path, text: str) -> Path:
+    """A scenario over the voice made in ``folder``."""
     path = folder / "bench.yaml"
     path.write_text(f"name: bench\ncontrols: false\ncorpus: [{{folder: audio}}]\n{text}")
+    return path
+
+
+def loaded(path: Path) -> tuple[scenario.Scenario, list[Cell], Any]:
+    """A scenario, its cells and their references."""
     wanted = scenario.load(path)
     held = assets.AssetStore.default()
-    items = assets.load_corpora(wanted.corpus, folder, held, lambda _: None).items
+    items = assets.load_corpora(wanted.corpus, path.parent, held, lambda _: None).items
     return wanted, list(plan(wanted, items).cells), assets.prepare_all(items, held)
 
 
@@ -123,8 +132,8 @@ def streamed(cell: Cell, codec: Any, pcm: Any, cost: Any) -> Any:
 
 def unscored(folder: Path) -> Iterator[tuple[str, str]]:
     """Per codec, over all networks: own cost a frame, real-time factor, cell over codec calls."""
-    _, cells, references = scenario_in(
-        folder, f"codecs:\n{CODECS}networks:\n{NETWORKS}transports: [udp]\n"
+    _, cells, references = loaded(
+        write(folder, f"codecs:\n{CODECS}networks:\n{NETWORKS}transports: [udp]\n")
     )
     for name in sorted({cell.codec.name for cell in cells}):
         mine = [cell for cell in cells if cell.codec.name == name]
@@ -136,15 +145,17 @@ def unscored(folder: Path) -> Iterator[tuple[str, str]]:
         totals = []
         for round_number in range(REPEATS):
             watch.spent_ns = frames = 0
-            began_ns = time.thread_time_ns()
+            began_ns = time.perf_counter_ns()
             for cell in mine:
                 seeded = replace(cell, seed=cell.seed + round_number)
                 frames += streamed(seeded, codec, pcm, cost).row["frames_total"]
-            totals.append((time.thread_time_ns() - began_ns, watch.spent_ns, frames))
+            totals.append((time.perf_counter_ns() - began_ns, watch.spent_ns, frames))
         total_ns, codec_ns, frames = min(totals)
         own_us = (total_ns - codec_ns) / frames / 1000
         times_real = frames * inner.facts.frame_ns / total_ns
-        yield f"{name}: own cost a frame (aim <= 60 us)", f"{own_us:.1f} us"
+        heavy = mine[0].codec.codec == "encodec"  # after which Python finds every cache cold
+        aim = "" if heavy else " (aim <= 60 us)"
+        yield f"{name}: own cost a frame{aim}", f"{own_us:.1f} us"
         aim = " (aim >= 300)" if name == "pcm" else ""
         yield f"{name}: times real time on one core{aim}", f"{times_real:.0f}"
         if inner.facts.frame_samples and mine[0].codec.codec in ("opus", "encodec"):
@@ -159,7 +170,7 @@ def watched_memory() -> Iterator[list[int]]:
 
     def watch() -> None:
         me = psutil.Process()
-        while not stop.wait(0.2):
+        while not stop.wait(1.0):
             total = 0
             for process in [me, *me.children(recursive=True)]:
                 try:
@@ -177,11 +188,13 @@ def watched_memory() -> Iterator[list[int]]:
         thread.join()
 
 
-def necessary_ns(cells: list[Cell], references: Any, wanted: tuple[quality.Measure, ...]) -> float:
-    """CPU time of codec and metric calls of an average cell."""
+def necessary_s(path: Path) -> float:
+    """Time of the codec and metric calls of a scenario's average cell."""
     import pesq
     import pystoi
 
+    scenario_read, cells, references = loaded(path)
+    wanted = quality.measures(scenario_read.metrics)
     codec_watch, metric_watch = Stopwatch(), Stopwatch()
     before = pesq.pesq, pystoi.stoi
     codec_of: dict[str, Any] = {}
@@ -207,7 +220,7 @@ def necessary_ns(cells: list[Cell], references: Any, wanted: tuple[quality.Measu
                 quality.score_audio(task, wanted)
     finally:
         pesq.pesq, pystoi.stoi = before
-    return (codec_watch.spent_ns + metric_watch.spent_ns) / len(cells)
+    return (codec_watch.spent_ns + metric_watch.spent_ns) / len(cells) / NS_PER_S
 
 
 def scored(folder: Path) -> Iterator[tuple[str, str]]:
@@ -216,12 +229,12 @@ def scored(folder: Path) -> Iterator[tuple[str, str]]:
         "codecs: [pcm, g711, opus]\n"
         f"networks:\n{NETWORKS}transports: [udp]\nmetrics: [pesq-wb, stoi]\n"
     )
-    wanted, cells, references = scenario_in(folder, text)
-    needed_s = necessary_ns(cells, references, quality.measures(wanted.metrics)) / 1e9
-    repetitions = -(-CELLS // len(cells))
-    path = folder / "bench.yaml"
-    path.write_text(f"{path.read_text()}repetitions: {repetitions}\n")
+    path = write(folder, text)
     cores = len(os.sched_getaffinity(0))
+    with ProcessPoolExecutor(cores, get_context("spawn")) as pool:
+        needed_s = np.mean(list(pool.map(necessary_s, [path] * cores)))
+    repetitions = -(-CELLS // len(loaded(path)[1]))
+    write(folder, f"{text}repetitions: {repetitions}\n")
     with watched_memory() as largest:
         began = time.monotonic()
         outcome = run(Options(path, out=folder, lab="virtual", jobs=cores), _Silent())
