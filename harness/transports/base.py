@@ -45,7 +45,7 @@ class Sender(Protocol):
         """Wait, at most until then (CLOCK_MONOTONIC), for the kernel to take the backlog."""
         ...
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int | str]:
         """What happened besides: refusals, errors, the longest backlog."""
         ...
 

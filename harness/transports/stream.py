@@ -17,6 +17,7 @@ import struct
 import threading
 import time
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Protocol, cast
 
 from harness.errors import CellFailed
@@ -28,9 +29,8 @@ _CHUNK = 1 << 16
 _ATTEMPT_S = 3.5
 """Per connection attempt: the first SYN, and one more after a time-out of 1 s and one of 2 s."""
 _RETRY_S = 0.05
-_CONGESTION_CONTROL = b"cubic"
-"""Linux's own default (RFC 9438), whatever this machine's is: results must not hang on it, and the
-virtual lab models this one."""
+_CONGESTION_CONTROL = "cubic"
+"""Linux's own default (RFC 9438), which the virtual lab models; a machine may have another."""
 
 
 class Framing(Protocol):
@@ -61,6 +61,16 @@ def _prepare(connection: socket.socket) -> None:
     connection.setblocking(False)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+
+
+def _choose_congestion_control(connection: socket.socket) -> None:
+    """CUBIC where this process may choose it: a container may not, unless the host allows it
+    (tcp_allowed_congestion_control). What it is in the end stands in :meth:`StreamSender.counts`.
+    """
+    with suppress(PermissionError, FileNotFoundError):
+        connection.setsockopt(
+            socket.IPPROTO_TCP, socket.TCP_CONGESTION, _CONGESTION_CONTROL.encode()
+        )
 
 
 class StreamSender:
@@ -96,8 +106,12 @@ class StreamSender:
             left_s = (deadline_ns - monotonic_ns()) / NS_PER_S
             self._changed.wait_for(lambda: not self._backlog, max(left_s, 0))
 
-    def counts(self) -> dict[str, int]:
-        return {"longest_backlog_bytes": self._longest}
+    def counts(self) -> dict[str, int | str]:
+        chosen = self._socket.getsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, 16)
+        return {
+            "longest_backlog_bytes": self._longest,
+            "congestion_control": chosen.rstrip(b"\0").decode(),
+        }
 
     def close(self) -> None:
         with self._changed:
@@ -158,7 +172,7 @@ def connect_stream(host: str, port: int, framing: Framing) -> StreamSender:
                 raise ValueError("the receiver hung up")
             framing.feed(data)
         _prepare(connection)
-        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_CONGESTION, _CONGESTION_CONTROL)
+        _choose_congestion_control(connection)
     except (OSError, ValueError) as error:
         connection.close()
         raise CellFailed(f"{host}:{port} did not open the stream: {error}") from error

@@ -49,7 +49,7 @@ class UdpSender:
     def flush(self, deadline_ns: int) -> None:
         """Nothing is ever held back."""
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, int | str]:
         return {"refused_packets": self._refused, "unreachable_errors": self._unreachable}
 
     def close(self) -> None:
