@@ -147,7 +147,9 @@ def run(options: Options, observer: Observer) -> Outcome:
             stack.callback(lab.close)
             matrix: _Matrix | _VirtualMatrix
             if isinstance(lab, VirtualLab):
-                matrix = _VirtualMatrix(options, wanted, store, references, weights, observer)
+                matrix = _VirtualMatrix(
+                    options, wanted, store, mine.control_dir, references, weights, observer
+                )
             else:
                 matrix = _Matrix(options, lab, store, references, weights, observer)
                 stack.callback(matrix.close)
@@ -418,6 +420,7 @@ class _VirtualMatrix:
         options: Options,
         wanted: Scenario,
         store: RunStore,
+        scratch: Path,
         references: dict[str, assets.Prepared],
         weights: Weights,
         observer: Observer,
@@ -425,6 +428,7 @@ class _VirtualMatrix:
         self.jobs = options.jobs or len(os.sched_getaffinity(0))
         self._scenario = wanted
         self._store = store
+        self._scratch = scratch
         self._references = references
         self._weights = weights
         self._observer = observer
@@ -452,6 +456,7 @@ class _VirtualMatrix:
         began = time.monotonic()
         with virtual_matrix(
             directory=self._store.directory,
+            scratch=self._scratch,
             cells=todo,
             references=self._references,
             assets=self._weights,

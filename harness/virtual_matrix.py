@@ -37,7 +37,7 @@ from harness.virtual.compute import Compute, compute
 from harness.virtual.profile import load, profile_path
 from harness.virtual.simulate import Stream, simulate
 
-_KEPT_CODECS = 8
+_KEPT_CODECS = 16
 _KEPT_REFERENCES = 32
 _NO_SAMPLES = np.zeros(0, np.int16)
 
@@ -105,6 +105,7 @@ class VirtualMatrix(Workers):
 @contextmanager
 def virtual_matrix(
     directory: Path,
+    scratch: Path,
     cells: Sequence[Cell],
     references: Mapping[str, Prepared],
     assets: Mapping[str, Path | Unsupported],
@@ -112,8 +113,9 @@ def virtual_matrix(
     measures: tuple[Measure, ...],
     jobs: int,
 ) -> Iterator[VirtualMatrix]:
-    """The matrix of ``cells`` for the run in ``directory``."""
-    with TemporaryDirectory(prefix="harness-references-") as folder:
+    """The matrix of ``cells`` for the run in ``directory``; references are laid out in
+    ``scratch`` meanwhile."""
+    with TemporaryDirectory(dir=scratch) as folder:
         files = {}
         for number, (item, reference) in enumerate(references.items()):
             path = Path(folder) / f"{number}.npy"
