@@ -15,6 +15,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import Literal
 
+from harness.units import NS_PER_S
+
 Distribution = Literal["uniform", "normal", "pareto", "paretonormal"]
 
 
@@ -229,7 +231,7 @@ def longest_delay_ns(link: Link) -> int:
             case Rate(rate_bps=0):
                 outages_ns.append(outage_ns)
             case Rate(rate_bps=rate_bps) as rate:
-                waits_ns.append(rate.queue_limit_bytes() * 8 * 1_000_000_000 // rate_bps)
+                waits_ns.append(rate.queue_limit_bytes() * 8 * NS_PER_S // rate_bps)
             case Deliveries(at_ns, limit_bytes, bytes_each):
                 instants, full = (0, *at_ns), limit_bytes // bytes_each + 1
                 waits_ns += [

@@ -23,7 +23,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from harness.report import audio, figures, links, noise, propagation, sections, tables
+from harness.report import audio, figures, links, noise, plain, propagation, sections, tables
 from harness.report.tables import BY_KEY, CONFIGURATION, FIGURES, Shown
 from harness.score.metrics import METRICS
 from harness.score.stats import MIN_CLUSTERS
@@ -61,12 +61,7 @@ def write_report(run_dir: Path) -> Path:
 
     Raises BadInput where ``run_dir`` holds no run that can be read.
     """
-    html = render(load(run_dir), run_dir)
-    path = run_dir / "report.html"
-    whole = run_dir / ".report.html.part"
-    whole.write_text(html, encoding="utf-8")
-    whole.replace(path)
-    return path
+    return plain.write(run_dir / "report.html", render(load(run_dir), run_dir))
 
 
 def render(run: Tables, run_dir: Path, limit_bytes: int = LIMIT_BYTES) -> str:
@@ -651,21 +646,15 @@ def _sorted(rows: pd.DataFrame, order: tables.Order, by: Sequence[str]) -> pd.Da
 
 
 def _environment() -> jinja2.Environment:
-    environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("harness.report", "templates"),
-        autoescape=True,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    environment.filters |= {
+    made = plain.environment()
+    made.filters |= {
         "number": number,
         "measure": measure,
         "short": short,
         "p_value": p_value,
     }
-    environment.globals |= {"spread": spread}
-    return environment
+    made.globals |= {"spread": spread}
+    return made
 
 
 def _heat_cell(shown: Shown, row: Mapping[Hashable, Any] | None) -> dict[str, Any]:

@@ -42,15 +42,19 @@ def page(
     sections: Sequence[Section],
 ) -> str:
     """The HTML; ``notices`` are (``warn`` or ``note``, text). All text is escaped."""
-    environment = jinja2.Environment(
+    template = environment().get_template("plain.html.j2")
+    return template.render(title=title, subtitle=subtitle, notices=notices, sections=sections)
+
+
+def environment() -> jinja2.Environment:
+    """The templates of this room, escaping, and strict about names."""
+    return jinja2.Environment(
         loader=jinja2.PackageLoader("harness.report", "templates"),
         autoescape=True,
         trim_blocks=True,
         lstrip_blocks=True,
         undefined=jinja2.StrictUndefined,
     )
-    template = environment.get_template("plain.html.j2")
-    return template.render(title=title, subtitle=subtitle, notices=notices, sections=sections)
 
 
 def write(path: Path, text: str) -> Path:
