@@ -325,7 +325,7 @@ CHANGING = {
         limited(500_000), changes=steps(500, 1500, [limited(100_000), limited(500_000)])
     ),
     "outage": replace(limited(500_000), changes=steps(800, 600, [limited(0), limited(500_000)])),
-    "a rate for a while": Link(10 * MS, changes=steps(500, 1000, [limited(100_000), Link()])),
+    "a rate for a while": Link(10 * MS, changes=steps(500, 1500, [limited(80_000), Link()])),
     "other jitters": Link(
         60 * MS,
         10 * MS,
@@ -341,7 +341,14 @@ class TestChangesInARealKernel:
     @pytest.mark.parametrize("name", CHANGING)
     def test_real_packets_prove_the_changes(self, wire: Wire, name: str) -> None:
         link = CHANGING[name]
-        for left in (3, 2, 1, 0):
+        asked = {
+            "loss windows": {"loss windows", "loss"},
+            "windows beside loss": {"loss windows", "loss"},
+            "ramp": {"delay", "delay changes"},
+            "outage": {"departures"},
+            "other jitters": {"delay changes", "jitter"},
+        }.get(name, {"departures", "rate"}) | {"changes in time"}
+        for _ in range(4):
             wire.apply("netem", link, seed=3)
             sleep_until(wire.start())
             wire.send(150, 0.02, size_bytes=250)  # 117 kbit/s on the wire
@@ -350,21 +357,16 @@ class TestChangesInARealKernel:
             figures = prove(LinkPair(link, Link()), log, counters["t0_ns"], counters["changes"])
             made = counters["changes"]["forward"]
             wire.received()
-            # A machine that others keep busy may be late; it is asked for medians, or again.
-            if all(figure.ok is not False for figure in figures) or not left:
+            judged = {f.figure for f in figures if f.ok}
+            punctual = 0 < made["median_lateness_ns"] < 2 * MS
+            # A machine that others keep busy may be late, or stall through all of a change, whose
+            # figures then have nothing to be judged by; it is asked for medians, or again.
+            if punctual and judged >= asked and all(f.ok is not False for f in figures):
                 break
         assert [f for f in figures if f.ok is False] == []
         assert made["applied"] + made["skipped"] == made["planned"] == len(link.changes)
-        assert 0 < made["median_lateness_ns"] < 2 * MS
-        asked = {
-            "loss windows": {"loss windows", "loss"},
-            "windows beside loss": {"loss windows", "loss"},
-            "ramp": {"delay", "delay changes"},
-            "outage": {"departures"},
-            "other jitters": {"delay changes", "jitter"},
-        }
-        judged = {f.figure for f in figures if f.ok}
-        assert judged >= asked.get(name, {"departures", "rate"}) | {"changes in time"}
+        assert punctual
+        assert judged >= asked
 
     def test_an_outage_holds_packets_and_its_end_lets_them_go(self, wire: Wire) -> None:
         for left in (3, 2, 1, 0):
