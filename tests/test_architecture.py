@@ -118,12 +118,35 @@ LIBRARIES: dict[str, set[str]] = {
     "scenario": {"pydantic", "pydantic_core", "yaml"},
     "assets": {"numpy", "scipy", "soundfile", "soxr", "yaml"},
     "network": {"numpy", "pyarrow", "pyroute2", "scipy"},
-    "media": {"numpy"},
-    "codecs": {"numpy", "pydantic", "pydantic_core", "av", "torch", "einops", "encodec"},
-    "transports": {"websockets"},
+    "media": {"ai_edge_litert", "numpy", "reedsolo"},
+    "codecs": {
+        "ai_edge_litert",
+        "av",
+        "einops",
+        "encodec",
+        "moshi",
+        "numpy",
+        "pydantic",
+        "pydantic_core",
+        "safetensors",
+        "snac",
+        "torch",
+        "transformers",
+    },
+    "transports": {"aioquic", "websockets"},
     "endpoint": {"numpy"},
     "labs": {"docker", "requests"},
-    "score": {"numpy", "pandas", "pebble", "pesq", "pystoi", "scipy", "soundfile", "soxr"},
+    "score": {
+        "numpy",
+        "onnxruntime",
+        "pandas",
+        "pebble",
+        "pesq",
+        "pystoi",
+        "scipy",
+        "soundfile",
+        "soxr",
+    },
     "store": {"numpy", "pandas", "psutil", "pyarrow", "soundfile"},
     "report": {"jinja2", "markupsafe", "matplotlib", "numpy", "pandas", "soundfile"},
     "cell": {"numpy"},
@@ -138,7 +161,7 @@ LIBRARIES: dict[str, set[str]] = {
 }
 """What each room may import from outside the standard library."""
 
-HEAVY = {"av", "docker", "encodec", "matplotlib", "torch"}
+HEAVY = {"ai_edge_litert", "av", "docker", "encodec", "matplotlib", "onnxruntime", "torch"}
 SOCKETS = {"socket", "socketserver", "select", "selectors", "asyncio", "http", "urllib.request"}
 CLOCKS = {"time", "datetime", "sched"}
 CHANCE = {"secrets", "uuid"}

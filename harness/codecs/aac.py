@@ -30,6 +30,14 @@ _BITS_PER_SAMPLE = 6
 """A channel's bit reservoir holds 6144 bits per frame of 1024 samples (ISO/IEC 14496-3, 4.5.3)."""
 
 
+ABOUT = base.About(
+    title="AAC-LC (ISO/IEC 14496-3)",
+    tier="core",
+    bitrates="8-288 kbit",
+    code_licence="LGPL-2.1-or-later",
+)
+
+
 class Params(base.Params):
     rate: Annotated[
         FrequencyHz, OneOf((16_000, 24_000, 32_000, 44_100, 48_000), format_frequency)
@@ -114,5 +122,5 @@ class AacDecoder:
     def conceal(self) -> Pcm | None:
         return None
 
-    def recover(self, next_payload: bytes) -> Pcm | None:  # noqa: ARG002
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:  # noqa: ARG002
         return None

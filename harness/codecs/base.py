@@ -46,8 +46,12 @@ class CodecFacts:
     weights: Literal["none", "real", "random"] = "none"
     conceals: bool = False
     """True where ``Decoder.conceal`` returns audio (the codec has its own PLC)."""
-    recovers: bool = False
-    """True where ``Decoder.recover`` can return audio (in-band FEC is on)."""
+    recovery_frames: int = 0
+    """How many frames before it ``Decoder.recover`` can restore from a payload: 1 with in-band FEC,
+    as many as it reaches back with DRED; 0 without redundancy."""
+    bitrate_range_bps: tuple[int, int] | None = None
+    """Lowest and highest rate that ``AdjustableEncoder.set_bitrate`` takes; None where the encoder
+    has one rate for ever."""
 
     @property
     def frame_ns(self) -> int:
@@ -66,6 +70,17 @@ class Encoder(Protocol):
         ...
 
 
+class AdjustableEncoder(Encoder, Protocol):
+    """An encoder whose rate a sender may change while it streams."""
+
+    def set_bitrate(self, bps: int) -> int:
+        """From the next frame on; the rate that it will really use (the nearest that it has).
+
+        Any rate is taken: it is brought into ``facts.bitrate_range_bps``.
+        """
+        ...
+
+
 class Decoder(Protocol):
     def decode(self, payload: bytes) -> Pcm:
         """The next frame. Raises ValueError if the payload cannot be decoded."""
@@ -75,10 +90,11 @@ class Decoder(Protocol):
         """The next frame, made up by the codec's own concealment; None where it has none."""
         ...
 
-    def recover(self, next_payload: bytes) -> Pcm | None:
-        """The missing frame, from redundancy in the one after it; None where there is none.
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:
+        """The missing frame, from redundancy in the payload of the frame ``frames_back`` after it
+        (1 to ``facts.recovery_frames``); None where there is none.
 
-        The caller decodes ``next_payload`` itself afterwards.
+        The caller decodes ``later_payload`` itself when its turn comes.
         """
         ...
 
@@ -90,10 +106,33 @@ class Codec(Protocol):
     def decoder(self) -> Decoder: ...
 
 
+Tier = Literal["core", "neural", "legacy"]
+
+
+@dataclass(frozen=True)
+class About:
+    """What a reader wants to know of a codec before choosing it; ``harness codecs`` prints it."""
+
+    title: str
+    """Its full name with its standard: ``Opus (RFC 6716)``."""
+    tier: Tier
+    bitrates: str
+    """The range or the list that may be set, as a scenario writes it: ``6-510 kbit``."""
+    code_licence: str
+    """SPDX expression of the library that codes."""
+    weights_licence: str = ""
+    """Of a neural codec's weights; empty where there are none."""
+    causal: bool = True
+    """False where a frame's coding needs audio after it (chunks with a reach)."""
+    remedy: str = ""
+    """The command that installs its library; empty where the harness itself brings it."""
+
+
 class CodecModule(Protocol):
     """What a codec's file offers; it imports its own library inside ``create`` only."""
 
     Params: type[Params]
+    ABOUT: About
 
     def required_assets(self, params: Any) -> tuple[str, ...]:
         """Names in the weights manifest that ``create`` needs; () for most codecs."""

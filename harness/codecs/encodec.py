@@ -54,6 +54,15 @@ _SEED = 20221024
 _HALF_IMPORTED = ("encodec", "torchaudio")
 
 
+ABOUT = base.About(
+    title="EnCodec 24 kHz, frame by frame (Defossez et al. 2022)",
+    tier="neural",
+    bitrates="1.5, 3, 6, 12, 24 kbit",
+    code_licence="MIT",
+    weights_licence="not stated by their publisher",
+)
+
+
 class Params(base.Params):
     bitrate: Annotated[BitrateBps, OneOf((1_500, 3_000, 6_000, 12_000, 24_000), format_bitrate)] = (
         6_000
@@ -136,7 +145,7 @@ class EncodecDecoder:
         repeats = self._concealed_frames <= _REPEATED_FRAMES
         return self._synthesise(self._last if repeats else self._silence)
 
-    def recover(self, next_payload: bytes) -> Pcm | None:  # noqa: ARG002
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:  # noqa: ARG002
         return None
 
     def _synthesise(self, codes: tuple[int, ...]) -> Pcm:

@@ -29,6 +29,14 @@ _FADE_SAMPLES = _RATE_HZ * 50 // 1000
 Law = Literal["mu", "a"]
 
 
+ABOUT = base.About(
+    title="G.711 mu-law and A-law (ITU-T)",
+    tier="core",
+    bitrates="64 kbit",
+    code_licence="MIT",
+)
+
+
 class Params(base.Params):
     law: Law = "mu"
     frame: Annotated[DurationNs, FRAME] = 20_000_000
@@ -140,5 +148,5 @@ class G711Decoder:
         gain = np.clip(1.0 - (age - _FADE_START) / _FADE_SAMPLES, 0.0, 1.0)
         return np.rint(self._last * gain).astype(np.int16)
 
-    def recover(self, next_payload: bytes) -> Pcm | None:  # noqa: ARG002
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:  # noqa: ARG002
         return None

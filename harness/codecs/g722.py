@@ -23,6 +23,14 @@ _RATE_HZ = 16_000
 _DELAY_SAMPLES = 22
 
 
+ABOUT = base.About(
+    title="G.722 (ITU-T)",
+    tier="core",
+    bitrates="64 kbit",
+    code_licence="LGPL-2.1-or-later",
+)
+
+
 class Params(base.Params):
     frame: Annotated[DurationNs, FRAME] = 20_000_000
 
@@ -91,5 +99,5 @@ class G722Decoder:
     def conceal(self) -> Pcm | None:
         return None
 
-    def recover(self, next_payload: bytes) -> Pcm | None:  # noqa: ARG002
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:  # noqa: ARG002
         return None

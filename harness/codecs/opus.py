@@ -40,6 +40,14 @@ _CELT_CONFIG = 16
 """First TOC configuration number without a SILK layer (RFC 6716, table 2)."""
 
 
+ABOUT = base.About(
+    title="Opus (RFC 6716)",
+    tier="core",
+    bitrates="6-510 kbit",
+    code_licence="BSD-3-Clause",
+)
+
+
 class Params(base.Params):
     rate: Annotated[
         FrequencyHz, OneOf((8_000, 12_000, 16_000, 24_000, 48_000), format_frequency)
@@ -100,7 +108,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> OpusCodec:  # noqa: AR
         nominal_bitrate_bps=params.bitrate,
         library=lib.name,
         conceals=True,
-        recovers=params.fec,
+        recovery_frames=int(params.fec),
     )
     return OpusCodec(facts, params, lib)
 
@@ -199,10 +207,10 @@ class OpusDecoder:
     def conceal(self) -> Pcm:
         return self._run(None, 0, fec=0)
 
-    def recover(self, next_payload: bytes) -> Pcm | None:
-        if not self._fec or not self._carries_redundancy(next_payload):
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:
+        if not self._fec or frames_back != 1 or not self._carries_redundancy(later_payload):
             return None
-        return self._run(next_payload, len(next_payload), fec=1)
+        return self._run(later_payload, len(later_payload), fec=1)
 
     def _run(self, payload: bytes | None, size: int, fec: int) -> Pcm:
         samples = self._lib.c.opus_decode(

@@ -19,6 +19,14 @@ from harness.units import format_frequency
 _WIRE = np.dtype("<i2")
 
 
+ABOUT = base.About(
+    title="Linear PCM, 16 bit (RFC 3551 L16)",
+    tier="core",
+    bitrates="16 bit x rate",
+    code_licence="MIT",
+)
+
+
 class Params(base.Params):
     rate: Annotated[FrequencyHz, OneOf((8_000, 16_000, 24_000, 48_000), format_frequency)] = 16_000
     frame: Annotated[DurationNs, FRAME] = 20_000_000
@@ -74,5 +82,5 @@ class PcmDecoder:
     def conceal(self) -> Pcm | None:
         return None
 
-    def recover(self, next_payload: bytes) -> Pcm | None:  # noqa: ARG002
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:  # noqa: ARG002
         return None

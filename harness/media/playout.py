@@ -13,10 +13,10 @@ per pull. ``adaptive`` (after WebRTC's NetEQ) holds the depth that ``jitterbuffe
 Each media frame 0...K-1 ends exactly once on the *media track* (K*F samples, the sender's media
 timeline). The *played track* is what was heard, inserted and stretched time included.
 
-A missing frame is, in this order: recovered from the redundancy in the next one (in-band FEC is
-part of the codec, so it is used whatever the concealment), concealed by the codec, concealed by
-the generic ``pitch``. The settings ``zero``, ``repeat``, ``pitch`` put that concealment in the
-codec's place. The decoder is told of every missing frame once, in order (``recover`` or
+A missing frame is, in this order: recovered from the redundancy in a later one (in-band FEC and
+DRED are part of the codec, so they are used whatever the concealment), concealed by the codec,
+concealed by the generic ``pitch``. The settings ``zero``, ``repeat``, ``pitch`` put that
+concealment in the codec's place. The decoder is told of every missing frame once, in order (``recover`` or
 ``conceal``), even where its audio is not used: its state must pass the gap as it would have with
 its own concealment, or the frames that follow would differ between settings.
 """
@@ -227,12 +227,14 @@ class ReceiverCore:
 
     def _make_up(self, k: int, pull_ns: int) -> tuple[Pcm, Kind, int]:
         """A frame that cannot be decoded: audio, kind, and when its redundancy came (or -1)."""
-        following = self._buffer.peek(k + 1, pull_ns) if self._facts.recovers else None
-        if following is not None:
-            audio = self._decoder.recover(following.payload)
+        for back in range(1, self._facts.recovery_frames + 1):
+            later = self._buffer.peek(k + back, pull_ns)
+            if later is None:
+                continue
+            audio = self._decoder.recover(later.payload, back)
             if audio is not None:
                 audio = self._generic.heard(self._checked(audio))
-                return audio, Kind.FEC, following.complete_ns
+                return audio, Kind.FEC, later.complete_ns
         audio = self._decoder.conceal()
         if audio is not None and not self._forced:
             return self._generic.heard(self._checked(audio)), Kind.CONCEALED, -1

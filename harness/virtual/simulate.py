@@ -232,7 +232,7 @@ class _TimedDecoder:
         timed = partial(compute.timed, seed=seed, spend=clock.spend)
         self._decode: Callable[[bytes], Pcm] = timed(decoder.decode, "decode")
         self._conceal: Callable[[], Pcm | None] = timed(decoder.conceal, "conceal")
-        self._recover: Callable[[bytes], Pcm | None] = timed(decoder.recover, "recover")
+        self._recover: Callable[[bytes, int], Pcm | None] = timed(decoder.recover, "recover")
 
     def decode(self, payload: bytes) -> Pcm:
         return self._decode(payload)
@@ -240,5 +240,5 @@ class _TimedDecoder:
     def conceal(self) -> Pcm | None:
         return self._conceal()
 
-    def recover(self, next_payload: bytes) -> Pcm | None:
-        return self._recover(next_payload)
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:
+        return self._recover(later_payload, frames_back)

@@ -95,7 +95,7 @@ def test_conceal_and_recover_do_what_the_facts_say(codec: Codec) -> None:
     for _ in range(10):
         concealed = decoder.conceal()
         assert _is_a_frame(concealed, codec) if codec.facts.conceals else concealed is None
-    if not codec.facts.recovers:
+    if not codec.facts.recovery_frames:
         assert decoder.recover(coded[6]) is None
 
 

@@ -62,7 +62,7 @@ class ScriptedDecoder:
         self.calls.append("conceal")
         return self._constant(1000) if self._facts.conceals else None
 
-    def recover(self, next_payload: bytes) -> Pcm | None:  # noqa: ARG002
+    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:  # noqa: ARG002
         self.calls.append("recover")
         return self._constant(2000)
 
@@ -174,4 +174,4 @@ def with_plc(facts: CodecFacts = FACTS) -> CodecFacts:
 
 
 def with_fec(facts: CodecFacts = FACTS) -> CodecFacts:
-    return replace(facts, conceals=True, recovers=True)
+    return replace(facts, conceals=True, recovery_frames=1)

@@ -44,7 +44,9 @@ FRAILTY = {"pcm": 12, "opus": 12, "encodec": 12, "g722": 3}
 """PESQ that losing everything would cost."""
 FACTS = {
     "pcm": CodecFacts(16_000, 320, 0, 0, 256_000, "numpy 2"),
-    "opus": CodecFacts(48_000, 960, 0, 312, 24_000, "libopus 1.5", conceals=True, recovers=True),
+    "opus": CodecFacts(
+        48_000, 960, 0, 312, 24_000, "libopus 1.5", conceals=True, recovery_frames=1
+    ),
     "encodec": CodecFacts(24_000, 320, 0, 0, 6_000, "encodec 0.1.1", weights="random"),
     "g722": CodecFacts(16_000, 320, 0, 22, 64_000, "libav 60"),
 }
