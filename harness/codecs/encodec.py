@@ -25,7 +25,8 @@ import importlib.util
 import sys
 import types
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -52,6 +53,7 @@ _BITRATE_PER_CODEBOOK = _RATE_HZ // _FRAME_SAMPLES * _CODE_BITS
 _REPEATED_FRAMES = 3
 _SEED = 20221024
 _HALF_IMPORTED = ("encodec", "torchaudio")
+Kind = Literal["24khz", "48khz"]
 
 
 ABOUT = base.About(
@@ -77,21 +79,15 @@ def required_assets(params: Params) -> tuple[str, ...]:
 def create(params: Params, assets: Mapping[str, Path]) -> EncodecCodec:
     """Also sets torch to one thread for the whole process: on a frame this small, more of them
     wait for each other longer than they compute."""
-    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("encodec") is None:
-        raise Unsupported("EnCodec needs the packages torch, einops and encodec (--no-deps)")
-    if params.weights == "real" and _WEIGHTS not in assets:
-        raise AssetError(f"EnCodec with real weights needs the asset {_WEIGHTS!r}; fetch it")
-    import torch
-
-    torch.set_num_threads(1)
-    network = _network(assets[_WEIGHTS] if params.weights == "real" else None)
+    library = ready()
+    network = _network(checkpoint(_WEIGHTS, assets) if params.weights == "real" else None)
     facts = CodecFacts(
         sample_rate_hz=_RATE_HZ,
         frame_samples=_FRAME_SAMPLES,
         lookahead_frames=0,
         delay_samples=0,
         nominal_bitrate_bps=params.bitrate,
-        library=f"encodec {importlib.metadata.version('encodec')}, torch {torch.__version__}",
+        library=library,
         weights=params.weights,
         conceals=True,
     )
@@ -421,29 +417,57 @@ def _gates(lstm: Any, depth: int) -> tuple[Tensor, Tensor]:
     return torch.cat(weights, 1).t().contiguous(), biases[0] + biases[1]
 
 
-def offline_model(weights: Path | None) -> Any:
+def ready() -> str:
+    """Sets torch to one thread for the whole process; the names and versions of what codes.
+
+    Raises Unsupported where a library is missing.
+    """
+    if importlib.util.find_spec("torch") is None or importlib.util.find_spec("encodec") is None:
+        raise Unsupported("EnCodec needs the packages torch, einops and encodec (--no-deps)")
+    import torch
+
+    torch.set_num_threads(1)
+    return f"encodec {importlib.metadata.version('encodec')}, torch {torch.__version__}"
+
+
+def checkpoint(name: str, assets: Mapping[str, Path]) -> Path:
+    """The verified file of an asset. Raises AssetError where it is not among ``assets``."""
+    if name not in assets:
+        raise AssetError(f"EnCodec with real weights needs the asset {name!r}; fetch it")
+    return assets[name]
+
+
+def offline_model(weights: Path | None, kind: Kind = "24khz") -> Any:
     """The package's own ``EncodecModel``, without weight normalisation.
 
     ``weights`` is a verified checkpoint file; None fills the model from a fixed seed. Raises
     AssetError, naming the file, if it is no checkpoint of this model.
     """
-    import torch
     from torch.nn.utils import remove_weight_norm
 
-    model_class = _package().EncodecModel
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+    model_class = package().EncodecModel
+    with warnings.catch_warnings(), seeded():
         # encodec 0.1.1 uses torch's older weight_norm, which warns that it will go.
         warnings.simplefilter("ignore", FutureWarning)
-        torch.manual_seed(_SEED)
-        model = model_class.encodec_model_24khz(pretrained=False)
+        model = getattr(model_class, f"encodec_model_{kind}")(pretrained=False)
         if weights is None:
             _fill_randomly(model)
         else:
-            _load(model, weights)
+            load_checkpoint(model, weights, f"EnCodec {kind.removesuffix('khz')} kHz")
     for module in model.modules():
         if hasattr(module, "weight_g"):
             remove_weight_norm(module)
     return model.requires_grad_(False)
+
+
+@contextmanager
+def seeded() -> Iterator[None]:
+    """Random weights made inside are the same every time; the caller's generator is left alone."""
+    import torch
+
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(_SEED)
+        yield
 
 
 def _fill_randomly(model: Any) -> None:
@@ -463,7 +487,11 @@ def _fill_randomly(model: Any) -> None:
             layer.codebook.normal_(std=0.3 * 0.85**depth)
 
 
-def _load(model: Any, weights: Path) -> None:
+def load_checkpoint(model: Any, weights: Path, title: str) -> None:
+    """Fill a fresh model of the package from a file, unpickling nothing.
+
+    Raises AssetError, naming the file, where it is damaged or of another model than ``title``.
+    """
     import torch
 
     try:
@@ -473,7 +501,7 @@ def _load(model: Any, weights: Path) -> None:
         raise AssetError(f"{weights}: not an EnCodec checkpoint: {error}") from error
     if missing or unexpected:
         raise AssetError(
-            f"{weights}: not a checkpoint of EnCodec 24 kHz: missing {_some(missing)},"
+            f"{weights}: not a checkpoint of {title}: missing {_some(missing)},"
             f" unexpected {_some(unexpected)}"
         )
 
@@ -483,7 +511,7 @@ def _some(keys: Sequence[str]) -> str:
     return shown if len(keys) <= 5 else f"{shown} and {len(keys) - 5} more"
 
 
-def _package() -> Any:
+def package() -> Any:
     """The ``encodec`` package, which imports torchaudio for functions that nobody calls here.
 
     torchaudio has no CPU build on the package index, so where it is missing or broken an empty

@@ -183,7 +183,7 @@ def test_making_a_model_leaves_the_global_generator_alone() -> None:
 def checkpoint(tmp_path: Path) -> Path:
     """A file with the real checkpoint's keys and shapes."""
     with pytest.warns(FutureWarning):
-        model = encodec._package().EncodecModel.encodec_model_24khz(pretrained=False)
+        model = encodec.package().EncodecModel.encodec_model_24khz(pretrained=False)
     path = tmp_path / "weights.th"
     torch.save(model.state_dict(), path)
     return path
