@@ -6,8 +6,13 @@ import functools
 import os
 import subprocess
 import sys
+from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:
+    from harness.assets import AssetStore
 
 
 @functools.cache
@@ -55,6 +60,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         for marker, lacks in NEEDS.items():
             if item.get_closest_marker(marker) and (reason := lacks()):
                 item.add_marker(pytest.mark.skip(reason=reason))
+
+
+def real_weights(name: str) -> Path:
+    """The weights of that name; skips the test where neither cache, mirror nor network has them."""
+    from harness.assets import manifest
+    from harness.assets.store import Unreachable
+
+    try:
+        return _asset_store().fetch(manifest.weights()[name].asset)
+    except Unreachable as error:
+        pytest.skip(str(error))
+
+
+@functools.cache
+def _asset_store() -> AssetStore:
+    """One for all tests: it asks a host that does not answer only once."""
+    from harness.assets import AssetStore
+
+    return AssetStore.default()
 
 
 def harness(*arguments: str, **options: object) -> subprocess.CompletedProcess[str]:

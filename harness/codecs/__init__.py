@@ -36,6 +36,7 @@ CODECS: dict[str, str] = {
     "opus": "harness.codecs.opus",
     "aac": "harness.codecs.aac",
     "encodec": "harness.codecs.encodec",
+    "lyra": "harness.codecs.lyra",
 }
 
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import functools
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from harness import codecs
 from harness.codecs.base import Codec
+from tests.conftest import real_weights
 
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("pcm", {}),
@@ -30,6 +32,8 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("opus", {"rate": "48kHz", "bitrate": "40kbit", "frame": "40ms", "complexity": 3}),
     ("encodec", {"weights": "random"}),
     ("encodec", {"weights": "random", "bitrate": "1.5kbit"}),
+    ("lyra", {}),
+    ("lyra", {"bitrate": "3.2kbit"}),
 ]
 
 
@@ -43,9 +47,14 @@ def _make(index: int) -> Codec:
     return make(name, **written)
 
 
+def _assets(name: str, written: dict[str, Any]) -> dict[str, Path]:
+    module = codecs.module(name)
+    return {need: real_weights(need) for need in module.required_assets(module.Params(**written))}
+
+
 def make(name: str, **written: Any) -> Codec:
     """The codec at settings as a user writes them."""
-    return codecs.create(name, codecs.params_class(name)(**written), {})
+    return codecs.create(name, codecs.params_class(name)(**written), _assets(name, written))
 
 
 def every_setting(*only: str, parametric: bool = True) -> pytest.MarkDecorator:

@@ -60,6 +60,7 @@ def test_encodec_answers_a_change_in_the_frame_that_holds_it() -> None:
         ("opus", {"application": "audio"}, 26.5),
         ("opus", {"application": "lowdelay"}, 22.5),
         ("encodec", {"weights": "random"}, 13.333),
+        ("lyra", {}, 20),
     ],
 )
 def test_algorithmic_delay(name: str, written: dict[str, str], expected_ms: float) -> None:
