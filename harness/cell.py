@@ -212,6 +212,7 @@ def stream(
         "assets": dict(assets),
         "transport": asdict(cell.transport.settings),
         "receiver": asdict(cell.receiver.settings),
+        "sender": asdict(cell.transport.sender),
         "input_samples": len(met.pcm),
         "host": pair.receiver_host,
         "seed": cell.seed,

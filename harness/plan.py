@@ -225,7 +225,7 @@ def _cell(
         control=_control(way),
         sweep=tuple(
             point
-            for axis in ("codec", "network", "receiver")
+            for axis in ("codec", "transport", "network", "receiver")
             for point in scenario.points(axis, getattr(way, axis).name)
         ),
     )

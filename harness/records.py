@@ -27,6 +27,7 @@ SENT_PACKETS: Schema = {
     "fragments": np.uint8,
     "size_bytes": np.int32,  # what the socket was given: our header and payload
     "send_ns": np.int64,
+    "purpose": np.uint8,  # harness.media.packet.Purpose
 }
 # One row per payload k at the sender.
 SENT_FRAMES: Schema = {
@@ -35,7 +36,8 @@ SENT_FRAMES: Schema = {
     "encode_start_ns": np.int64,
     "encode_end_ns": np.int64,
     "sent_ns": np.int64,  # its last fragment was given to the socket
-    "payload_bytes": np.int32,
+    "payload_bytes": np.int32,  # the codec's, without what protects it
+    "target_bps": np.int32,  # what the encoder was set to
 }
 # One row per packet as it came out of the receiver's socket, duplicates included.
 RECEIVED_PACKETS: Schema = {
@@ -77,6 +79,7 @@ class Verdict(IntEnum):
     UNDECODABLE = 3  # damaged header or payload, or the codec refused it
     INCOMPLETE = 4  # other fragments of its frame never came
     FOREIGN = 5  # not of this stream
+    SPARE = 6  # in time, and nothing needed it: the frame was whole without it
 
 
 class Kind(IntEnum):
@@ -99,6 +102,7 @@ class Fate(IntEnum):
     QUEUE = 4  # dropped by a full queue
     UNDECODABLE = 5
     INCOMPLETE = 6
+    SPARE = 7  # redundancy that nothing needed
 
 
 class Outcome(IntEnum):

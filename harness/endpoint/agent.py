@@ -18,6 +18,7 @@ import json
 import os
 import queue
 import sys
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
@@ -33,17 +34,21 @@ from harness.codecs.base import Codec, CodecFacts
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import CellFailed, blamed_on
 from harness.media.playout import ReceiverCore
-from harness.media.settings import ReceiverSettings
+from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.records import Columns
 from harness.transports import transport
-from harness.transports.base import Sender, TransportSettings
-from harness.units import NS_PER_S, monotonic_ns
+from harness.transports.base import Receiver, Sender, TransportSettings
+from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns
 
 PACE_PRIORITY = 2
 """SCHED_FIFO priority of pacing and playing."""
 _SWITCH_INTERVAL_S = 0.0001
 _WARM_UP_FRAMES = 8
 _KEPT_CODECS = 8
+_LINGER_NS = 200 * NS_PER_MS
+"""Beyond the deepest jitter buffer: for a last request and its answer to cross the network."""
+_NEAR_NS = 2 * NS_PER_MS
+"""A queue's time-out is too coarse for the rest of the way to an instant."""
 
 Answer = tuple[dict[str, Any], Columns]
 Run = Callable[[int, int], Answer]
@@ -121,6 +126,7 @@ class Agent:
                 job["stream_id"],
                 frame_count(job["input_samples"], facts),
                 monotonic_ns,
+                SenderSettings(**job["sender"]),
             )
             arrived: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
             settings = TransportSettings(**job["transport"])
@@ -131,7 +137,7 @@ class Agent:
 
         def run(_: int, stop_ns: int) -> Answer:
             with blamed_on(f"codec {job['codec']['codec']}"):
-                play(core, arrived, stop_ns)
+                play(core, arrived, stop_ns, receiver)
             return (
                 {**core.figures(), **receiver.counts()},
                 {
@@ -154,6 +160,8 @@ class Agent:
             sender = transport(settings.transport).connect(job["host"], header["port"], settings)
             cell.callback(sender.close)
         encoder = codec.encoder()
+        protection = SenderSettings(**job["sender"])
+        linger_ns = job["receiver"]["max_ns"] + _LINGER_NS if protection.nack_retries else 0
 
         def run(t0_ns: int, stop_ns: int) -> Answer:
             core = SenderCore(
@@ -165,9 +173,11 @@ class Agent:
                 sender.max_packet_bytes,
                 sender.send,
                 monotonic_ns,
+                protection,
+                gap_ns=settings.gap_ns,
             )
             with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
-                pace(core, sender, stop_ns)
+                pace(core, sender, stop_ns, protection.needs_feedback, linger_ns)
             return (
                 {**core.figures(), **sender.counts()},
                 {**_prefixed("packets", core.packets()), **_prefixed("frames", core.sent_frames())},
@@ -220,27 +230,60 @@ class Agent:
             return codec, codec.facts, _warm_up(codec, decoding)
 
 
-def pace(core: SenderCore, sender: Sender, stop_ns: int) -> None:
-    """Run the sender's schedule against the clock; back at ``stop_ns`` at the latest."""
+def pace(
+    core: SenderCore, sender: Sender, stop_ns: int, hears: bool = False, linger_ns: int = 0
+) -> None:
+    """Run the sender's schedule against the clock; back at ``stop_ns`` at the latest.
+
+    Where it ``hears``, it answers the receiver meanwhile, and for ``linger_ns`` after its last
+    frame.
+    """
+    # The core is one state machine, and messages come in a thread of their own.
+    turn = threading.Lock()
+    over = False
+
+    def on_message(message: bytes) -> None:
+        with turn:
+            if not over:
+                core.on_feedback(message)
+
+    if hears:
+        sender.hear(on_message)
     while (ready_ns := core.next_ready_ns()) is not None and ready_ns < stop_ns:
         linux.sleep_until(ready_ns)
         if monotonic_ns() >= stop_ns:
             return
-        core.step()
+        with turn:
+            core.step()
+    if linger_ns:
+        linux.sleep_until(min(monotonic_ns() + linger_ns, stop_ns))
+    with turn:
+        over = True
     sender.flush(stop_ns)
 
 
-def play(core: ReceiverCore, arrived: queue.SimpleQueue[tuple[bytes, int]], stop_ns: int) -> None:
+def play(
+    core: ReceiverCore,
+    arrived: queue.SimpleQueue[tuple[bytes, int]],
+    stop_ns: int,
+    receiver: Receiver,
+) -> None:
     """Run the listener's playout clock; back at ``stop_ns`` at the latest."""
     while not core.finished and (now_ns := monotonic_ns()) < stop_ns:
-        pull_ns = core.next_pull_ns()
-        if pull_ns is None:
-            with suppress(queue.Empty):
-                core.on_packet(*arrived.get(timeout=(stop_ns - now_ns) / NS_PER_S))
+        pull_ns, answer_ns = core.next_pull_ns(), core.next_feedback_ns()
+        if answer_ns is not None and answer_ns <= now_ns:
+            for message in core.feedback(now_ns):
+                receiver.reply(message)
             continue
-        linux.sleep_until(min(pull_ns, stop_ns))
+        due_ns = min(at for at in (pull_ns, answer_ns, stop_ns) if at is not None)
+        # What comes may have to be answered at once, or starts the clock.
+        if (core.answers or pull_ns is None) and due_ns - now_ns > _NEAR_NS:
+            with suppress(queue.Empty):
+                core.on_packet(*arrived.get(timeout=(due_ns - _NEAR_NS - now_ns) / NS_PER_S))
+            continue
+        linux.sleep_until(due_ns)
         _take_all(core, arrived)
-        if pull_ns < stop_ns:
+        if pull_ns is not None and pull_ns <= due_ns < stop_ns:
             core.pull()
     _take_all(core, arrived)
     core.stop(stop_ns)

@@ -4,19 +4,33 @@ Input frame i (F samples) is captured whole at t0 + (i + 1)*F/fs and encoded the
 absolute: a frame that is late does not move those after it, and how late it was is on record. K + L
 frames are fed, K = ceil((N + D) / F), zero-padded, so that every input sample leaves the decoder
 (see ``codecs/base.py`` for F, L, D).
+
+A payload leaves as soon as it is encoded, unless its fragments are paced or its frame is
+interleaved: what has to wait lies in the outbox until its instant. What the receiver says comes in
+by :meth:`SenderCore.on_feedback`.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 import numpy as np
 
-from harness.codecs.base import CodecFacts, Encoder, Pcm
+from harness.codecs.base import AdjustableEncoder, CodecFacts, Encoder, Pcm
 from harness.errors import CellFailed
-from harness.media.packet import packetise
+from harness.media import feedback
+from harness.media.adaptation import rate_control
+from harness.media.packet import SEQUENCES, Packet, Purpose, packetise
+from harness.media.protection import ParityMaker, Repeater, interleaved_slot
+from harness.media.settings import SenderSettings
+from harness.media.wire import HARNESS, Wire
 from harness.records import SENT_FRAMES, SENT_PACKETS, Columns, from_rows
 from harness.units import samples_to_ns
+
+_HISTORY = 512
+"""Packets kept for retransmission: five seconds of 10 ms frames."""
 
 
 def frame_count(input_samples: int, facts: CodecFacts) -> int:
@@ -28,7 +42,9 @@ class SenderCore:
     """One stream's sender. ``clock`` gives CLOCK_MONOTONIC (or virtual) nanoseconds.
 
     ``send`` takes a packet and returns False where it was refused; its instant is noted just
-    before the call, so that a packet never arrives before it was sent.
+    before the call, so that a packet never arrives before it was sent. ``gap_ns`` lies between the
+    fragments of one payload. Raises Unsupported where the rate is to follow the network and the
+    encoder has one rate only.
     """
 
     def __init__(
@@ -41,8 +57,12 @@ class SenderCore:
         max_packet_bytes: int | None,
         send: Callable[[bytes], bool],
         clock: Callable[[], int],
+        settings: SenderSettings | None = None,
+        wire: Wire = HARNESS,
+        gap_ns: int = 0,
     ) -> None:
         self._facts = facts
+        self._settings = settings = settings or SenderSettings()
         self._rate_hz, self._frame_samples = facts.sample_rate_hz, facts.frame_samples
         self._frame_ns = facts.frame_ns
         self._encoder = encoder
@@ -51,39 +71,55 @@ class SenderCore:
         self._max_packet_bytes = max_packet_bytes
         self._send = send
         self._clock = clock
+        self._wire = wire
+        self._gap_ns = gap_ns
         self.frames = frame_count(len(pcm), facts)
         self._inputs = self.frames + facts.lookahead_frames
         padded = np.zeros(self._inputs * facts.frame_samples, np.int16)
         padded[: len(pcm)] = pcm
         self._pcm = padded.reshape(self._inputs, facts.frame_samples)
         self._input = 0
-        self._seq = 0
+        self._seqs = list(SEQUENCES)
+        self._repeater = Repeater(settings) if settings.repeat else None
+        self._parity = ParityMaker(settings) if settings.fec_parity else None
+        self._slots: dict[int, list[Packet]] = {}
+        self._outbox: deque[tuple[int, Packet]] = deque()
+        self._history: dict[int, Packet] = {}
+        self._sent_ns: dict[int, int] = {}
         self._packet_rows: list[tuple[int, ...]] = []
-        self._frame_rows: list[tuple[int, ...]] = []
+        self._frame_rows: list[list[int]] = []
         self._encode_ns = 0
         self._worst_lateness_ns = 0
         self._late_frames = 0
+        self._feedback = {"reports": 0, "nacks": 0, "retransmissions": 0, "foreign_feedback": 0}
+        self._target_bps = facts.nominal_bitrate_bps
+        self._control = rate_control(settings, facts)
 
     @property
     def finished(self) -> bool:
         """All input has been encoded and sent."""
-        return self._input >= self._inputs
+        return self._input >= self._inputs and not self._outbox
 
     def next_ready_ns(self) -> int | None:
         """When :meth:`step` is due; None after the last."""
+        if self._outbox and (
+            self._input >= self._inputs or self._outbox[0][0] <= self._capture_end_ns()
+        ):
+            return self._outbox[0][0]
         if self._input >= self._inputs:
             return None
-        samples = (self._input + 1) * self._frame_samples
-        return self._t0_ns + samples_to_ns(samples, self._rate_hz)
+        return self._capture_end_ns()
 
     def step(self) -> None:
-        """Encode the next input frame and send what comes out.
+        """Encode the next input frame and send what comes out, or send what is due by now.
 
         Raises CellFailed when the encoder crashes or breaks its contract, Unsupported where a
         payload is too large for the transport, and what ``send`` raises.
         """
-        ready_ns = self.next_ready_ns()
-        assert ready_ns is not None
+        if self._outbox and self.next_ready_ns() == self._outbox[0][0]:
+            self._transmit(self._outbox.popleft()[1])
+            return
+        ready_ns = self._capture_end_ns()
         start_ns = self._clock()
         try:
             payload = self._encoder.encode(self._pcm[self._input])
@@ -107,31 +143,132 @@ class SenderCore:
                 f" {'None' if frame < 0 else 'a payload of at least one byte'}"
                 f" (look-ahead: {self._facts.lookahead_frames} frames)"
             )
-        sent_ns = end_ns
-        for packet in packetise(
+        self._frame_rows.append(
+            [frame, ready_ns, start_ns, end_ns, -1, len(payload), self._target_bps]
+        )
+        self._release(frame, payload, end_ns)
+
+    def on_feedback(self, data: bytes) -> None:
+        """What the receiver said, at the clock's now: send again what it misses, and follow its
+        reports. Never raises on bytes of another's making."""
+        try:
+            message = feedback.parse(data)
+        except ValueError:
+            message = None
+        if message is None or message.stream_id != self._stream_id:
+            self._feedback["foreign_feedback"] += 1
+        elif isinstance(message, feedback.Nack):
+            self._feedback["nacks"] += 1
+            for seq in message.seqs:
+                if (packet := self._history.get(seq)) is not None:
+                    self._feedback["retransmissions"] += 1
+                    self._transmit(self._again(packet))
+        else:
+            self._feedback["reports"] += 1
+            self._follow(message)
+
+    def _capture_end_ns(self) -> int:
+        samples = (self._input + 1) * self._frame_samples
+        return self._t0_ns + samples_to_ns(samples, self._rate_hz)
+
+    def _release(self, frame: int, payload: bytes, now_ns: int) -> None:
+        """Send a frame and what protects it, or put it where it waits for its instant."""
+        last = frame == self.frames - 1
+        protected = self._repeater.wrap(payload) if self._repeater else payload
+        media = self._packets(Purpose.MEDIA, frame, protected, last)
+        if self._settings.interleave > 1:
+            self._interleave(frame, media, last)
+        else:
+            self._pace(media, now_ns)
+        if self._parity is not None:
+            for parity in self._parity.add(payload, last):
+                first = frame - frame % self._settings.fec_data
+                self._pace(self._packets(Purpose.PARITY, first, parity, end=False), now_ns)
+
+    def _packets(self, purpose: Purpose, frame: int, payload: bytes, end: bool) -> list[Packet]:
+        packets = packetise(
             payload,
             stream_id=self._stream_id,
             frame=frame,
-            first_seq=self._seq,
+            first_seq=self._seqs[purpose],
             max_packet_bytes=self._max_packet_bytes,
-            end=frame == self.frames - 1,
-        ):
-            data = packet.pack()
-            sent_ns = self._clock()
-            taken_ns = sent_ns if self._send(data) else -1
-            self._packet_rows.append(
-                (packet.seq, frame, packet.fragment, packet.fragments, len(data), taken_ns)
+            header_bytes=self._wire.header_bytes,
+            end=end,
+            purpose=purpose,
+        )
+        self._seqs[purpose] += len(packets)
+        return packets
+
+    def _pace(self, packets: list[Packet], now_ns: int) -> None:
+        if self._outbox:  # nothing overtakes what waits
+            now_ns = max(now_ns, self._outbox[-1][0] + self._gap_ns)
+        elif packets:
+            self._transmit(packets[0])
+            packets, now_ns = packets[1:], now_ns + self._gap_ns
+        if not self._gap_ns and not self._outbox:
+            for packet in packets:
+                self._transmit(packet)
+            return
+        self._outbox.extend((now_ns + n * self._gap_ns, p) for n, p in enumerate(packets))
+
+    def _interleave(self, frame: int, packets: list[Packet], last: bool) -> None:
+        self._slots[interleaved_slot(frame, self._settings.interleave)] = packets
+        for packet in self._slots.pop(frame, ()):
+            self._transmit(packet)
+        if last:
+            ready_ns = self._frame_rows[-1][1]
+            for slot in sorted(self._slots):
+                due_ns = ready_ns + (slot - frame) * self._frame_ns
+                self._outbox.extend((due_ns, packet) for packet in self._slots[slot])
+            self._slots.clear()
+
+    def _transmit(self, packet: Packet) -> None:
+        data = self._wire.pack(packet)
+        sent_ns = self._clock()
+        taken_ns = sent_ns if self._send(data) else -1
+        self._packet_rows.append(
+            (
+                packet.seq,
+                packet.frame,
+                packet.fragment,
+                packet.fragments,
+                len(data),
+                taken_ns,
+                packet.purpose,
             )
-            self._seq += 1
-        self._frame_rows.append((frame, ready_ns, start_ns, end_ns, sent_ns, len(payload)))
+        )
+        if packet.purpose == Purpose.MEDIA:
+            self._frame_rows[packet.frame][4] = sent_ns
+            if self._settings.needs_feedback:
+                self._history[packet.seq] = packet
+                self._sent_ns[packet.seq] = sent_ns
+                if len(self._history) > _HISTORY:
+                    oldest = next(iter(self._history))
+                    del self._history[oldest], self._sent_ns[oldest]
+
+    def _again(self, packet: Packet) -> Packet:
+        seq = self._seqs[Purpose.RETRANSMISSION]
+        self._seqs[Purpose.RETRANSMISSION] += 1
+        payload = packet.seq.to_bytes(4, "big") + packet.payload
+        return packet._replace(seq=seq, payload=payload, purpose=Purpose.RETRANSMISSION)
+
+    def _follow(self, report: feedback.Report) -> None:
+        if self._control is None:
+            return
+        now_ns = self._clock()
+        sent_ns = self._sent_ns.get(report.highest_seq)
+        rtt_ns = None if sent_ns is None else now_ns - sent_ns - report.held_ns
+        wanted_bps = self._control.on_report(report, rtt_ns, now_ns)
+        if wanted_bps != self._target_bps:
+            self._target_bps = cast(AdjustableEncoder, self._encoder).set_bitrate(wanted_bps)
 
     def packets(self) -> Columns:
         """SENT_PACKETS; ``send_ns`` is -1 where the socket refused the packet."""
         return from_rows(SENT_PACKETS, self._packet_rows)
 
     def sent_frames(self) -> Columns:
-        """SENT_FRAMES."""
-        return from_rows(SENT_FRAMES, self._frame_rows)
+        """SENT_FRAMES: of the frames that have left whole."""
+        return from_rows(SENT_FRAMES, [row for row in self._frame_rows if row[4] >= 0])
 
     def figures(self) -> dict[str, int]:
         """How well the schedule was kept (start of encoding against capture), encoding in total."""
@@ -139,4 +276,5 @@ class SenderCore:
             "worst_lateness_ns": self._worst_lateness_ns,
             "late_frames": self._late_frames,
             "encode_wall_ns": self._encode_ns,
+            **(self._feedback if self._settings.needs_feedback else {}),
         }

@@ -7,6 +7,9 @@ text columns of dtype ``str``. Times are ns relative to t0, the capture of input
 
 Fates
 -----
+Of media, of what protects it, and of what was sent again, told apart by ``purpose``. ``spare`` is
+redundancy that came and was not needed.
+
 A packet that arrived ends as the receiver judged it: played (``reordered`` where a packet sent
 after it came first, RFC 4737), late, undecodable or incomplete. One that never arrived, in this
 order:
@@ -34,20 +37,21 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.codecs.base import CodecFacts
-from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
+from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES, Purpose
 from harness.records import Columns, Fate, Kind, Outcome, Verdict
 from harness.units import NS_PER_S, samples_to_ns
 
 _BY_VERDICT = np.zeros(len(Verdict), np.int64)
-_BY_VERDICT[[Verdict.USED, Verdict.LATE, Verdict.UNDECODABLE, Verdict.INCOMPLETE]] = (
-    [Fate.PLAYED, Fate.LATE, Fate.UNDECODABLE, Fate.INCOMPLETE]
-)  # fmt: skip
+_BY_VERDICT[
+    [Verdict.USED, Verdict.LATE, Verdict.UNDECODABLE, Verdict.INCOMPLETE, Verdict.SPARE]
+] = [Fate.PLAYED, Fate.LATE, Fate.UNDECODABLE, Fate.INCOMPLETE, Fate.SPARE]
 _BY_OUTCOME = np.zeros(len(Outcome), np.int64)
 _BY_OUTCOME[[Outcome.DELIVERED, Outcome.LOST, Outcome.QUEUE, Outcome.CORRUPTED]] = (
     [Fate.LATE, Fate.LOST, Fate.QUEUE, Fate.UNDECODABLE]
 )  # fmt: skip
 _FATES = np.array([fate.name.lower() for fate in Fate])
 _KINDS = np.array([kind.name.lower() for kind in Kind])
+_PURPOSES = np.array([purpose.name.lower() for purpose in Purpose])
 _NONE = -1
 
 
@@ -141,6 +145,7 @@ def _packets(
         "transit_ns": _nullable(first_ns - send_ns, (first_ns < 0) | refused),
         "copies": np.bincount(rows, minlength=total),
         "fate": _FATES[fate],
+        "purpose": _PURPOSES[sent["purpose"]],
     }
 
 
@@ -205,4 +210,5 @@ def _frames(sent: Columns, played: Columns, facts: CodecFacts, t0_ns: int) -> Co
         "played_start": _ints(played, "played_start"),
         "played_samples": _ints(played, "played_samples"),
         "buffer_frames": _ints(played, "buffer_frames"),
+        "target_bps": _nullable(at_sender("target_bps"), unsent),
     }

@@ -1,20 +1,11 @@
-"""Packets: a fixed header before (a fragment of) one codec payload.
+"""Packets: what carries (a fragment of) one codec payload, and how many a payload needs.
 
-Header, 20 bytes, big-endian (RTP, RFC 3550, needs 12; ours also carries fragmentation and a
-checksum)::
-
-    u8 magic and version | u8 flags | u8 fragment | u8 fragments
-    u32 stream id | u32 sequence number | u32 frame | u32 CRC-32
-
-The CRC-32 (that of Ethernet and zlib) covers the header without the CRC itself, and the payload:
-the 16-bit sums of UDP and TCP let through what a link corrupts deliberately, and a stream
-transport has no datagram to drop.
+How a packet looks in a datagram is its wire format's matter: :mod:`harness.media.wire`.
 """
 
 from __future__ import annotations
 
-import struct
-import zlib
+from enum import IntEnum
 from typing import NamedTuple
 
 from harness.errors import Unsupported
@@ -22,17 +13,24 @@ from harness.errors import Unsupported
 IP_UDP_BYTES = 28
 """IPv4 without options (20) and UDP (8)."""
 ETHERNET_BYTES = 14
-_MAGIC = 0xA1  # 0xA0 and the version
-_END = 0x01
-_HEAD = struct.Struct(">BBBBIII")
-_CRC = struct.Struct(">I")
-_WHOLE = struct.Struct(">BBBBIIII")
-HEADER_BYTES = _WHOLE.size
 MAX_FRAGMENTS = 255
+SEQUENCES = (0, 0x4000_0000, 0x8000_0000)
+"""By purpose, the first sequence number: what is not media does not make gaps in its count (RFC
+4588 and RFC 5109 give it a stream of its own)."""
 
 
 class ForeignPacket(ValueError):
     """Bytes that no sender of ours made."""
+
+
+class Purpose(IntEnum):
+    """Why a packet is sent."""
+
+    MEDIA = 0
+    PARITY = 1
+    """Redundancy over a group of frames; ``frame`` is the first of them."""
+    RETRANSMISSION = 2
+    """Again, because the receiver asked: the original's sequence number (u32), then its payload."""
 
 
 class Packet(NamedTuple):
@@ -45,30 +43,7 @@ class Packet(NamedTuple):
     fragments: int
     end: bool
     payload: bytes
-
-    def pack(self) -> bytes:
-        """Header and payload."""
-        stream_id, seq, frame, fragment, fragments, end, payload = self
-        head = _HEAD.pack(_MAGIC, end, fragment, fragments, stream_id, seq, frame)
-        return head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
-
-
-def parse(data: bytes) -> Packet:
-    """The inverse of :meth:`Packet.pack`.
-
-    Raises ForeignPacket where the first byte is not ours, ValueError on anything damaged.
-    """
-    if not data or data[0] != _MAGIC:
-        raise ForeignPacket("not a packet of this protocol")
-    if len(data) <= HEADER_BYTES:
-        raise ValueError(f"packet of {len(data)} bytes is too short")
-    _, flags, fragment, fragments, stream_id, seq, frame, crc = _WHOLE.unpack_from(data)
-    payload = data[HEADER_BYTES:]
-    if zlib.crc32(payload, zlib.crc32(data[: _HEAD.size])) != crc:
-        raise ValueError("wrong CRC")
-    if fragment >= fragments:
-        raise ValueError(f"fragment {fragment} of {fragments}")
-    return Packet(stream_id, seq, frame, fragment, fragments, bool(flags & _END), payload)
+    purpose: int = Purpose.MEDIA
 
 
 def packetise(
@@ -78,16 +53,18 @@ def packetise(
     frame: int,
     first_seq: int,
     max_packet_bytes: int | None,
+    header_bytes: int,
     end: bool = False,
+    purpose: int = Purpose.MEDIA,
 ) -> list[Packet]:
     """The packets of one codec payload, in order, numbered from ``first_seq``.
 
-    ``max_packet_bytes`` is the largest packet that the transport takes (our header included);
-    None where it takes any. Raises Unsupported if 255 fragments are not enough.
+    ``max_packet_bytes`` is the largest packet that the transport takes, ``header_bytes`` of it the
+    wire format's; None where it takes any. Raises Unsupported if 255 fragments are not enough.
     """
-    room = len(payload) if max_packet_bytes is None else max_packet_bytes - HEADER_BYTES
+    room = len(payload) if max_packet_bytes is None else max_packet_bytes - header_bytes
     if 0 < len(payload) <= room:
-        return [Packet(stream_id, first_seq & 0xFFFF_FFFF, frame, 0, 1, end, payload)]
+        return [Packet(stream_id, first_seq & 0xFFFF_FFFF, frame, 0, 1, end, payload, purpose)]
     fragments = -(-len(payload) // room) if room > 0 else MAX_FRAGMENTS + 1
     if fragments > MAX_FRAGMENTS:
         raise Unsupported(
@@ -103,6 +80,7 @@ def packetise(
             fragments,
             end,
             payload[i * room : (i + 1) * room],
+            purpose,
         )
         for i in range(fragments)
     ]

@@ -13,28 +13,33 @@ per pull. ``adaptive`` (after WebRTC's NetEQ) holds the depth that ``jitterbuffe
 Each media frame 0...K-1 ends exactly once on the *media track* (K*F samples, the sender's media
 timeline). The *played track* is what was heard, inserted and stretched time included.
 
-A missing frame is, in this order: recovered from the redundancy in a later one (in-band FEC and
-DRED are part of the codec, so they are used whatever the concealment), concealed by the codec,
-concealed by the generic ``pitch``. The settings ``zero``, ``repeat``, ``pitch`` put that
-concealment in the codec's place. The decoder is told of every missing frame once, in order (``recover`` or
-``conceal``), even where its audio is not used: its state must pass the gap as it would have with
-its own concealment, or the frames that follow would differ between settings.
+A frame whose own packets did not come may still be restored by what protects it
+(``media/protection.py``): it is then decoded as any other. What is missing after that is, in this
+order: recovered from the redundancy in a later payload (in-band FEC and DRED are part of the codec,
+so they are used whatever the concealment), concealed by the codec, concealed by the generic
+``pitch``. The settings ``zero``, ``repeat``, ``pitch`` put that concealment in the codec's place.
+The decoder is told of every missing frame once, in order (``recover`` or ``conceal``), even where
+its audio is not used: its state must pass the gap as it would have with its own concealment, or the
+frames that follow would differ between settings.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import numpy as np
 
 from harness.codecs.base import CodecFacts, Decoder, Pcm
 from harness.errors import CellFailed
 from harness.media.concealment import Concealment
+from harness.media.feedback import Reporter
 from harness.media.jitterbuffer import BAND_NS, DelayEstimator
-from harness.media.packet import ForeignPacket, Packet, parse
+from harness.media.packet import ForeignPacket, Packet, Purpose
+from harness.media.protection import ParityStore, Restored, unwrap
 from harness.media.reassembly import Reassembler
-from harness.media.settings import ReceiverSettings
+from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.media.stretch import LONGEST_PERIOD_S, accelerate, expand
+from harness.media.wire import HARNESS, Wire
 from harness.records import (
     PLAYED_FRAMES,
     RECEIVED_PACKETS,
@@ -48,6 +53,7 @@ from harness.units import NS_PER_MS, NS_PER_S, samples_to_ns
 # Looking a member up in its enum takes longer than all else that is done with a verdict.
 _USED, _DUPLICATE, _LATE = Verdict.USED, Verdict.DUPLICATE, Verdict.LATE
 _UNDECODABLE, _INCOMPLETE, _FOREIGN = Verdict.UNDECODABLE, Verdict.INCOMPLETE, Verdict.FOREIGN
+_SPARE, _MEDIA = Verdict.SPARE, Purpose.MEDIA
 _DECODED = Kind.DECODED
 _INT16 = np.dtype(np.int16)
 _ALIKE = 0.8
@@ -71,7 +77,15 @@ class ReceiverCore:
         stream_id: int,
         total_frames: int,
         clock: Callable[[], int],
+        sender: SenderSettings | None = None,
+        wire: Wire = HARNESS,
     ) -> None:
+        sender = sender or SenderSettings()
+        self._wire = wire
+        self._repeats = sender.repeat_distance if sender.repeat else 0
+        self._parity = ParityStore(sender) if sender.fec_parity else None
+        self._parity_parts = Reassembler()
+        self._reporter = Reporter(sender, stream_id) if sender.needs_feedback else None
         self._settings = settings
         self._facts = facts
         self._decoder = decoder
@@ -104,7 +118,7 @@ class ReceiverCore:
     def on_packet(self, data: bytes, recv_ns: int) -> None:
         """Judge one packet and keep what is of use. Copies and late ones are recorded."""
         try:
-            packet = parse(data)
+            packet = self._wire.parse(data)
         except ForeignPacket:
             self._packets.append([0, -1, 0, recv_ns, _FOREIGN])
             return
@@ -114,29 +128,121 @@ class ReceiverCore:
         frame = packet.frame
         if packet.stream_id != self._stream_id:
             self._packets.append([0, -1, 0, recv_ns, _FOREIGN])
-        elif frame >= self._total or packet.end != (frame == self._total - 1):
+        elif frame >= self._total or (
+            packet.end != (frame == self._total - 1) and packet.purpose != Purpose.PARITY
+        ):
             self._packets.append([0, -1, 0, recv_ns, _UNDECODABLE])
         else:
-            verdict = self._keep(packet, len(self._packets), recv_ns)
-            self._packets.append([packet.seq, frame, packet.fragment, recv_ns, verdict])
+            index = len(self._packets)
+            row = [packet.seq, frame, packet.fragment, recv_ns, _INCOMPLETE]
+            self._packets.append(row)
+            row[4] = self._take(packet, index, recv_ns)
+
+    def _take(self, packet: Packet, index: int, recv_ns: int) -> Verdict:
+        """Judge as far as can be: what is of use is known at the pull."""
+        if packet.purpose == _MEDIA:
+            if self._reporter is not None:
+                media_ns = self._media_ns(packet.frame)
+                self._reporter.add(packet.seq, packet.frame, media_ns, recv_ns)
+            return self._keep(packet, index, recv_ns)
+        if packet.purpose == Purpose.PARITY:
+            return self._keep_parity(packet, index, recv_ns)
+        original, payload = packet.payload[:4], packet.payload[4:]
+        if self._reporter is None or not payload:
+            return _UNDECODABLE
+        self._reporter.found(int.from_bytes(original, "big"))
+        verdict = self._keep(packet._replace(payload=payload), index, recv_ns)
+        return _SPARE if verdict is _DUPLICATE else verdict
 
     def _keep(self, packet: Packet, index: int, recv_ns: int) -> Verdict:
         frame = packet.frame
         if frame < self._next:
             verdict = _DUPLICATE if self._buffer.note_late(packet) else _LATE
+        elif self._buffer.is_restored(frame):
+            verdict = _SPARE
         else:
             try:
                 added = self._buffer.add(packet, index, recv_ns)
             except ValueError:
                 return _UNDECODABLE
-            # Whether it is of use is known at the pull.
             verdict = _DUPLICATE if added == "duplicate" else _INCOMPLETE
-            if added == "complete" and self._first_pull_ns is None:
-                start = recv_ns + self._settings.start_ns
-                self._first_pull_ns = start - self._media_ns(frame)
+            if added == "complete":
+                if self._first_pull_ns is None:
+                    start = recv_ns + self._settings.start_ns
+                    self._first_pull_ns = start - self._media_ns(frame)
+                if self._repeats or self._parity is not None:
+                    self._use_redundancy(frame, recv_ns)
         if self._adaptive and verdict is not _DUPLICATE:
             self._delays.add(recv_ns - self._media_ns(frame))
         return verdict
+
+    # -- redundancy ------------------------------------------------------------------------------
+
+    def _use_redundancy(self, frame: int, recv_ns: int) -> None:
+        """A frame is complete: take off what it carries for others, and see what that restores."""
+        held = self._buffer.peek(frame, recv_ns)
+        assert held is not None
+        payload = held.payload
+        if self._repeats:
+            try:
+                payload, older = unwrap(payload)
+            except (ValueError, IndexError):
+                return  # the codec will refuse it
+            held.parts = {0: payload}
+            held.fragments = 1
+            for number, repeated in enumerate(older, 1):
+                self._restore(frame - number * self._repeats, repeated, recv_ns, ())
+        if self._parity is not None:
+            self._restore_all(self._parity.add_media(frame, payload), recv_ns)
+
+    def _keep_parity(self, packet: Packet, index: int, recv_ns: int) -> Verdict:
+        if self._parity is None:
+            return _UNDECODABLE
+        number = packet.seq - packet.fragment
+        try:
+            added = self._parity_parts.add(packet._replace(frame=number), index, recv_ns)
+            if added != "complete":
+                return _DUPLICATE if added == "duplicate" else _INCOMPLETE
+            whole = self._parity_parts.take(number)
+            assert whole is not None
+            restored = list(self._parity.add_parity(packet.frame, whole.payload, index))
+        except ValueError:
+            return _UNDECODABLE
+        self._packets[index][4] = _SPARE
+        self._restore_all(restored, recv_ns)
+        return Verdict(self._packets[index][4])
+
+    def _restore_all(self, restored: Iterable[Restored], recv_ns: int) -> None:
+        for frame, payload, indices in restored:
+            self._restore(frame, payload, recv_ns, indices)
+
+    def _restore(self, frame: int, payload: bytes, recv_ns: int, indices: tuple[int, ...]) -> None:
+        if frame < self._next or not self._buffer.restore(frame, payload, recv_ns):
+            return
+        for index in indices:
+            self._packets[index][4] = _USED
+
+    # -- feedback --------------------------------------------------------------------------------
+
+    @property
+    def answers(self) -> bool:
+        """Whether the sender is told anything."""
+        return self._reporter is not None
+
+    def next_feedback_ns(self) -> int | None:
+        """When :meth:`feedback` has something to say; None while there is nothing."""
+        if self._reporter is None or self.finished:
+            return None
+        return self._reporter.next_ns()
+
+    def feedback(self, now_ns: int) -> list[bytes]:
+        """Messages for the sender that are due by now."""
+        assert self._reporter is not None
+        return self._reporter.take(now_ns, self._due_ns)
+
+    def _due_ns(self, frame: int) -> int | None:
+        pull_ns = self.next_pull_ns()
+        return None if pull_ns is None else pull_ns + (frame - self._next) * self._frame_ns
 
     # -- playing ---------------------------------------------------------------------------------
 
@@ -197,7 +303,12 @@ class ReceiverCore:
         if (held := self._buffer.peek(k, pull_ns)) is not None:
             complete_ns = held.complete_ns
             audio = self._decode(held.payload)
-            verdict = _UNDECODABLE if audio is None else _USED
+            if held.restored:
+                kind, verdict = Kind.FEC, _INCOMPLETE
+            else:
+                verdict = _USED
+            if audio is None:
+                verdict = _UNDECODABLE
             for index, _ in held.arrivals:
                 self._packets[index][4] = verdict
             self._buffer.take(k)

@@ -18,6 +18,8 @@ class Assembly:
     parts: dict[int, bytes]
     arrivals: list[tuple[int, int]]
     complete_ns: int = -1
+    restored: bool = False
+    """Made from redundancy, not from its own packets."""
 
     @property
     def payload(self) -> bytes:
@@ -60,6 +62,20 @@ class Reassembler:
             recv_ns = max(arrived for _, arrived in frame.arrivals)
         frame.complete_ns = self._complete[number] = recv_ns
         return "complete"
+
+    def restore(self, number: int, payload: bytes, recv_ns: int) -> bool:
+        """Complete a frame from redundancy; False where it is complete already."""
+        if number in self._complete:
+            return False
+        arrivals = self._frames[number].arrivals if number in self._frames else []
+        self._frames[number] = Assembly(1, {0: payload}, arrivals, recv_ns, restored=True)
+        self._complete[number] = recv_ns
+        return True
+
+    def is_restored(self, number: int) -> bool:
+        """Whether a frame that is here was made from redundancy."""
+        frame = self._frames.get(number)
+        return frame is not None and frame.restored
 
     def note_late(self, packet: Packet) -> bool:
         """True where a packet of a frame already taken is a copy of one that came before."""

@@ -1,4 +1,4 @@
-"""What a listener is set to do, as plain numbers."""
+"""What a listener and a sender are set to do, as plain numbers."""
 
 from __future__ import annotations
 
@@ -20,3 +20,40 @@ class ReceiverSettings:
     max_ns: int = 400_000_000
     concealment: Literal["codec", "zero", "repeat", "pitch"] = "codec"
     device_ns: int = 10_000_000
+
+
+@dataclass(frozen=True)
+class SenderSettings:
+    """Protection of a stream against loss, and whether its rate follows the network.
+
+    * ``repeat``: each frame also carries the payloads of so many before it, ``repeat_distance``
+      frames apart (redundant audio data, after RFC 2198).
+    * ``fec_parity`` parity payloads protect ``fec_data`` frames (after RFC 5109 for ``xor``, RFC
+      8627 for ``reed-solomon``); 0 is off.
+    * ``interleave`` d > 1: neighbours leave d - 1 packets apart (convolutional interleaver); the
+      last of a row waits d * (d - 1) frames.
+    * ``nack_retries`` > 0: the receiver asks so many times for a packet that it misses (generic
+      NACK, after RFC 4585), first after ``nack_wait_ns``, then every ``nack_every_ns``, and never
+      for one that would come too late. The sender sends it again (after RFC 4588).
+    * ``adapt``: what the encoder's rate follows; ``loss-delay`` needs receiver reports, one every
+      ``report_every_ns``, and stays between ``lowest_bps`` and ``highest_bps``.
+    """
+
+    repeat: int = 0
+    repeat_distance: int = 1
+    fec: Literal["none", "xor", "reed-solomon"] = "none"
+    fec_data: int = 0
+    fec_parity: int = 0
+    interleave: int = 1
+    nack_retries: int = 0
+    nack_wait_ns: int = 0
+    nack_every_ns: int = 100_000_000
+    adapt: Literal["fixed", "loss-delay"] = "fixed"
+    report_every_ns: int = 200_000_000
+    lowest_bps: int = 0
+    highest_bps: int = 0
+
+    @property
+    def needs_feedback(self) -> bool:
+        """Whether anything flows from the receiver to the sender."""
+        return self.nack_retries > 0 or self.adapt != "fixed"

@@ -27,13 +27,13 @@ from harness.scenario.model import (
     ReceiverEntry,
     Rule,
     Scenario,
-    TransportEntry,
     config_sha256,
     entry_name,
 )
 from harness.scenario.recorded import Fetch
 from harness.scenario.schema import schema
 from harness.scenario.sweeps import SweepEntry, SweepPoint, SweepSpec, base_name, expand
+from harness.scenario.transports import TransportEntry
 
 __all__ = [
     "CodecEntry",

@@ -49,21 +49,24 @@ from harness.scenario.mistakes import (
     not_among,
     refuse,
 )
-from harness.scenario.quantities import AT_LEAST_ONE, Delay, Mtu, Name, NotEmpty, Patterns, Timeout
+from harness.scenario.quantities import (
+    AT_LEAST_ONE,
+    Delay,
+    Name,
+    NotEmpty,
+    Patterns,
+    Timeout,
+    or_word,
+)
 from harness.scenario.recorded import in_folder
 from harness.scenario.sweeps import AXES as SWEPT
 from harness.scenario.sweeps import Expanded, Sweep, SweepPoint, SweepSpec, base_name, specs
-from harness.transports.base import TransportSettings
-from harness.units import format_duration, format_size
+from harness.scenario.transports import TransportEntry
+from harness.units import format_duration
 
 MAX_CELLS = 100_000
-TRANSPORTS = ("udp", "tcp", "websocket")
 
 _NAME: TypeAdapter[str] = TypeAdapter(Name)
-
-
-def _or_word(schema: JsonSchemaValue, word: JsonSchemaValue) -> JsonSchemaValue:
-    return {"anyOf": [{"type": "string", **word}, schema]}
 
 
 # --- corpus -----------------------------------------------------------------------------------
@@ -114,7 +117,7 @@ class CorpusEntry(Written):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return _or_word(handler(core_schema), _NAME.json_schema())
+        return or_word(handler(core_schema), _NAME.json_schema())
 
 
 def _absolute(value: Any, info: ValidationInfo) -> Any:
@@ -221,52 +224,6 @@ def _codec_schema(
     return {**schema, "title": codec, "properties": properties, "required": required}
 
 
-# --- transports -------------------------------------------------------------------------------
-
-
-class TransportEntry(Written):
-    """How packets travel."""
-
-    transport: Literal["udp", "tcp", "websocket"]
-    mtu: Mtu = Field(
-        default=TransportSettings.mtu_bytes,
-        description="udp only: IP MTU that datagrams are fragmented for",
-    )
-    name: Name = Field(
-        default_factory=lambda given: (
-            given["transport"]
-            if given["mtu"] == TransportSettings.mtu_bytes
-            else f"{given['transport']}-mtu{format_size(given['mtu'])}"
-        ),
-        description="default: the transport, with its MTU where that is not 1500B",
-    )
-
-    @model_validator(mode="before")
-    @classmethod
-    def _from_name(cls, value: Any) -> Any:
-        return {"transport": value} if isinstance(value, str) else value
-
-    @model_validator(mode="after")
-    def _mtu_of_datagrams(self) -> TransportEntry:
-        if self.transport != "udp" and "mtu" in self.model_fields_set:
-            raise refuse([mistake('expected "mtu" beside udp only', "mtu")])
-        return self
-
-    @property
-    def settings(self) -> TransportSettings:
-        return TransportSettings(self.transport, self.mtu)
-
-    @property
-    def configuration(self) -> Mapping[str, object]:
-        return {"settings": self.settings, "name": self.name}
-
-    @classmethod
-    def __get_pydantic_json_schema__(
-        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
-    ) -> JsonSchemaValue:
-        return _or_word(handler(core_schema), {"enum": list(TRANSPORTS)})
-
-
 # --- networks ---------------------------------------------------------------------------------
 
 
@@ -357,7 +314,7 @@ class NetworkEntry(WrittenPair):
         mapping["anyOf"] = [
             {"required": ["name", key]} for key in ("preset", "both", "forward", "reverse")
         ] + [{"required": ["preset"], "maxProperties": 1}]
-        return _or_word(schema, {"enum": list(presets())})
+        return or_word(schema, {"enum": list(presets())})
 
 
 # --- receivers --------------------------------------------------------------------------------
@@ -476,8 +433,10 @@ def _any_match(name: str, patterns: Iterable[str]) -> bool:
 
 # --- scenario ---------------------------------------------------------------------------------
 
-Metric = Literal["pesq-wb", "pesq-nb", "stoi", "estoi", "pesq-wb-played", "pesq-nb-played"]
-METRICS: tuple[Metric, ...] = get_args(Metric)
+UsualMetric = Literal["pesq-wb", "pesq-nb", "stoi", "estoi", "pesq-wb-played", "pesq-nb-played"]
+OptionalMetric = Literal["plcmos", "dnsmos", "visqol", "lsd", "si-sdr", "e-model"]
+Metric = Literal[UsualMetric, OptionalMetric]
+USUAL_METRICS: tuple[Metric, ...] = get_args(UsualMetric)
 
 
 def _different(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -535,8 +494,8 @@ class Scenario(Written):
         description="the codec that the others are compared with; default: PCM, else the first",
     )
     metrics: Annotated[tuple[Metric, ...], AfterValidator(_different)] = Field(
-        default=METRICS,
-        description="to score with; default: all",
+        default=USUAL_METRICS,
+        description="to score with; default: PESQ and STOI",
         json_schema_extra={"uniqueItems": True},
     )
     compute: Literal["profile", "measured", "zero"] = Field(
@@ -623,7 +582,7 @@ class Scenario(Written):
         return found
 
     def points(self, axis: str, name: str) -> tuple[SweepPoint, ...]:
-        """Where an entry (of the axis ``codec``, ``network`` or ``receiver``) stands on sweeps."""
+        """Where an entry of that axis stands on sweeps."""
         return self._points.get((axis, name), ())
 
     @cached_property

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from pydantic import AfterValidator, BeforeValidator, ValidationInfo, WithJsonSchema
 from pydantic.config import JsonDict
+from pydantic.json_schema import JsonSchemaValue
 
 from harness.fields import BitrateBps, DurationNs, SizeBytes
 from harness.scenario.document import show
@@ -35,6 +36,12 @@ def _some(values: Any) -> Any:
 NotEmpty = AfterValidator(_some)
 AT_LEAST_ONE: JsonDict = {"minItems": 1}
 """For the JSON Schema of fields with ``NotEmpty``."""
+
+
+def or_word(schema: JsonSchemaValue, word: JsonSchemaValue) -> JsonSchemaValue:
+    """The schema of an entry that may also be a single word."""
+    return {"anyOf": [{"type": "string", **word}, schema]}
+
 
 Patterns = Annotated[
     tuple[str, ...],

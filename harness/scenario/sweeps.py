@@ -29,7 +29,12 @@ from harness.scenario.document import Loc, WrittenInt, show
 from harness.scenario.mistakes import Written, mistake, not_among, refuse
 from harness.scenario.quantities import AT_LEAST_ONE, POINT_MARK, Name, NotEmpty, Patterns
 
-AXES = {"codec": "codecs", "network": "networks", "receiver": "receivers"}
+AXES = {
+    "codec": "codecs",
+    "transport": "transports",
+    "network": "networks",
+    "receiver": "receivers",
+}
 """Where the entries of an axis stand in a scenario."""
 MAX_VALUES = 200
 MAX_POINTS = 1000
@@ -149,7 +154,7 @@ class Sweep(Written):
     """One key of one entry (or of several alike), set to one value after the other."""
 
     name: Name
-    axis: Literal["network", "codec", "receiver"]
+    axis: Literal["network", "codec", "transport", "receiver"]
     entry: Patterns = Field(description="of that axis: a name, a pattern, or a list of them")
     key: str = Field(
         alias="set",

@@ -5,6 +5,7 @@
 * 1 - first version.
 * 2 - runs: baseline, added_controls; cells: control, sweep, impairment, trace_sha256, compute; lab
   virtual and engine model, whose cells have null in started_utc and wall_s.
+* 3 - packets: purpose, fate spare; frames: target_bps.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -14,7 +15,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SCHEMA_VERSION = 2
+SCHEMA_VERSION = 3
 
 
 class Column(NamedTuple):
@@ -123,7 +124,10 @@ PACKETS = {
     "send_ns": Column("int", "ns", "relative to t0"),
     "transit_ns": Column("int", "ns", "first receive minus send; null if it never arrived"),
     "copies": Column("int", "", "times received"),
-    "fate": Column("str", "", "played, reordered, late, lost, queue, undecodable, incomplete"),
+    "fate": Column(
+        "str", "", "played, reordered, late, lost, queue, undecodable, incomplete, spare"
+    ),
+    "purpose": Column("str", "", "media, parity, retransmission", since=3),
 }
 
 FRAMES = {
@@ -147,6 +151,7 @@ FRAMES = {
     "played_start": Column("int", "samples", "index into the played track"),
     "played_samples": Column("int", "samples", "length as played"),
     "buffer_frames": Column("int", "", "jitter-buffer depth at the pull"),
+    "target_bps": Column("int", "bit/s", "what the encoder was set to", since=3),
 }
 
 SCORES = {

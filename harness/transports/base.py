@@ -22,10 +22,12 @@ RECEIVE_PRIORITY = 3
 
 @dataclass(frozen=True)
 class TransportSettings:
-    """``mtu_bytes`` is the IP MTU that datagrams are fragmented for (UDP only)."""
+    """``mtu_bytes`` is the IP MTU that datagrams are fragmented for (UDP only), ``gap_ns`` the time
+    between the packets of one payload."""
 
     transport: Literal["udp", "tcp", "websocket"] = "udp"
     mtu_bytes: int = 1500
+    gap_ns: int = 0
 
 
 class Sender(Protocol):
@@ -38,6 +40,13 @@ class Sender(Protocol):
         """Hand over one packet without waiting; False where it was refused (buffer full).
 
         Raises OSError when the connection is broken.
+        """
+        ...
+
+    def hear(self, on_message: Callable[[bytes], None]) -> None:
+        """From now on call with whatever the receiver says, from a thread of its own.
+
+        Raises Unsupported where there is no way back.
         """
         ...
 
@@ -56,6 +65,10 @@ class Receiver(Protocol):
     """A bound receiving end; its thread is running."""
 
     port: int
+
+    def reply(self, message: bytes) -> None:
+        """Say something to the sender whose packet came last; lost where none has come."""
+        ...
 
     def counts(self) -> dict[str, int]: ...
     def close(self) -> None: ...

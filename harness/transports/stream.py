@@ -20,7 +20,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import Protocol, cast
 
-from harness.errors import CellFailed
+from harness.errors import CellFailed, Unsupported
 from harness.linux import exact_timers, real_time
 from harness.transports.base import CONNECT_TIMEOUT_S, RECEIVE_PRIORITY, OnPacket
 from harness.units import NS_PER_S, monotonic_ns
@@ -100,6 +100,9 @@ class StreamSender:
                 self._longest = max(self._longest, len(self._backlog))
                 self._changed.notify()
         return True
+
+    def hear(self, on_message: Callable[[bytes], None]) -> None:  # noqa: ARG002
+        raise Unsupported("nack and adapt need datagrams: reports have no way back on a stream")
 
     def flush(self, deadline_ns: int) -> None:
         with self._changed:
@@ -196,6 +199,9 @@ class StreamReceiver:
         self._connections = self._broken = 0
         self._thread = threading.Thread(target=self._serve, name="stream-receiver", daemon=True)
         self._thread.start()
+
+    def reply(self, message: bytes) -> None:
+        """Never called: no sender of a stream hears."""
 
     def counts(self) -> dict[str, int]:
         return {"connections": self._connections, "broken_connections": self._broken}

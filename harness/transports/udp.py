@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import select
 import socket
 import threading
+from collections.abc import Callable
 
 from harness.linux import exact_timers, real_time
 from harness.media.packet import IP_UDP_BYTES
@@ -18,6 +20,8 @@ _BUFFER_BYTES = 4 * 1024 * 1024
 packets stay charged to the socket until they leave), and queues are the link's matter, not ours."""
 _LARGEST = 65_535
 _REFUSED = (errno.EAGAIN, errno.ENOBUFS)
+_POLL_S = 0.1
+"""How long closing may have to wait for the thread that listens for feedback."""
 
 
 class UdpSender:
@@ -26,6 +30,8 @@ class UdpSender:
     def __init__(self, host: str, port: int, mtu_bytes: int) -> None:
         self.max_packet_bytes: int | None = mtu_bytes - IP_UDP_BYTES
         self._refused = self._unreachable = 0
+        self._closing = False
+        self._thread: threading.Thread | None = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self._socket.setblocking(False)
@@ -46,6 +52,26 @@ class UdpSender:
             else:
                 return True
 
+    def hear(self, on_message: Callable[[bytes], None]) -> None:
+        self._on_message = on_message
+        self._thread = threading.Thread(target=self._listen, name="udp-feedback", daemon=True)
+        self._thread.start()
+
+    def _listen(self) -> None:
+        exact_timers()
+        with real_time(RECEIVE_PRIORITY):
+            while not self._closing:
+                # The socket does not block, for sending's sake.
+                ready, _, _ = select.select([self._socket], [], [], _POLL_S)
+                if not ready or self._closing:
+                    continue
+                try:
+                    message = self._socket.recv(_LARGEST)
+                except OSError:
+                    self._unreachable += not self._closing
+                    continue
+                self._on_message(message)
+
     def flush(self, deadline_ns: int) -> None:
         """Nothing is ever held back."""
 
@@ -53,6 +79,9 @@ class UdpSender:
         return {"refused_packets": self._refused, "unreachable_errors": self._unreachable}
 
     def close(self) -> None:
+        self._closing = True
+        if self._thread is not None:
+            self._thread.join()
         self._socket.close()
 
 
@@ -67,8 +96,17 @@ class UdpReceiver:
         self._on_packet = on_packet
         self._closing = False
         self._errors = 0
+        self._peer: tuple[str, int] | None = None
         self._thread = threading.Thread(target=self._receive, name="udp-receiver", daemon=True)
         self._thread.start()
+
+    def reply(self, message: bytes) -> None:
+        if self._peer is None:
+            return
+        try:
+            self._socket.sendto(message, self._peer)
+        except OSError:
+            self._errors += 1
 
     def counts(self) -> dict[str, int]:
         return {"socket_errors": self._errors}
@@ -86,7 +124,7 @@ class UdpReceiver:
         with real_time(RECEIVE_PRIORITY):
             while not self._closing:
                 try:
-                    packet = self._socket.recv(_LARGEST)
+                    packet, self._peer = self._socket.recvfrom(_LARGEST)
                 except OSError:
                     self._errors += not self._closing
                     continue

@@ -1,33 +1,35 @@
 """One stream from sender to listener in virtual time: the endpoints' own state machines and the
 link's own model, with no socket, no thread and no waiting.
 
-Nothing that the listener does reaches the sender, over TCP neither (a socket takes what it is given
-at once), so a stream is simulated stage by stage, each event at its exact instant: all that is
-sent, all that the network makes of it, all that is played. The instants are those of
-``endpoint/agent.py``: a sender that encodes for longer than a frame falls behind its schedule and
-catches up; the listener decodes in one thread, packets are stamped in another.
+Where nothing that the listener does reaches the sender (over TCP neither: a socket takes what it is
+given at once), a stream is simulated stage by stage, each event at its exact instant: all that is
+sent, all that the network makes of it, all that is played. Where the listener answers, both ends
+and both directions of the link take turns, whoever's next event is due first. The instants are
+those of ``endpoint/agent.py``: a sender that encodes for longer than a frame falls behind its
+schedule and catches up; the listener decodes in one thread, packets are stamped in another.
 """
 
 from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
 from typing import Any, NamedTuple
 
 from harness.codecs.base import Codec, Decoder, Encoder, Pcm
 from harness.endpoint.sender import SenderCore, frame_count
+from harness.errors import Unsupported
 from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
 from harness.media.playout import ReceiverCore
-from harness.media.settings import ReceiverSettings
+from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.network.link import LinkPair
 from harness.network.link_json import link_summary
 from harness.network.model import Ended, LinkModel
 from harness.records import LINK_LOG, Observed, from_rows
 from harness.transports.base import TransportSettings
-from harness.virtual.compute import Compute
+from harness.virtual.compute import Compute, Spend
 from harness.virtual.tcp import TcpStream, require_validated, round_trip_ns
 
 NEVER_NS = 2**62
@@ -56,6 +58,7 @@ class Stream:
     compute: Compute
     stop_ns: int = NEVER_NS
     """From then on nobody waits for what has not come; until then, as long as anything comes."""
+    sender: SenderSettings = field(default_factory=SenderSettings)
 
 
 class Clock:
@@ -88,68 +91,134 @@ def simulate(stream: Stream) -> Observed:
     Raises CellFailed for a codec that breaks down, Unsupported for TCP on a network for which its
     model is not validated.
     """
-    sender, sent = _send(stream)
-    carry = _over_udp if stream.transport.transport == "udp" else _over_tcp
-    carried = carry(stream, sent)
-    receiver = _play(stream, carried.arrivals)
+    sender, listener = _Speaker(stream), _Listener(stream)
+    datagrams = stream.transport.transport == "udp"
+    if stream.sender.needs_feedback:
+        if not datagrams:
+            raise Unsupported("nack and adapt need datagrams: reports have no way back on a stream")
+        carried = _converse(stream, sender, listener)
+    else:
+        sender.send_all()
+        carried = (_over_udp if datagrams else _over_tcp)(stream, sender.sent)
+        listener.coming.extend(carried.arrivals)
+        listener.play_all()
+    listener.stop()
     counters = {"log_drops": 0, "refused": 0, "in_flight": carried.in_flight, "t0_ns": 0}
     return Observed(
         t0_ns=0,
-        sent_packets=sender.packets(),
-        sent_frames=sender.sent_frames(),
-        received_packets=receiver.packets(),
-        played_frames=receiver.frames(),
+        sent_packets=sender.core.packets(),
+        sent_frames=sender.core.sent_frames(),
+        received_packets=listener.core.packets(),
+        played_frames=listener.core.frames(),
         link_log=from_rows(LINK_LOG, sorted(carried.log, key=_ENTERING)),
-        media=receiver.media(),
-        played=receiver.played(),
-        sender={**sender.figures(), **carried.counts},
-        receiver=receiver.figures(),
+        media=listener.core.media(),
+        played=listener.core.played(),
+        sender={**sender.core.figures(), **carried.counts},
+        receiver=listener.core.figures(),
         link={"counters": counters},
         readback={"engine": "model", "seed": stream.seed, **link_summary(stream.pair)},
     )
 
 
-def _send(stream: Stream) -> tuple[SenderCore, list[Arrival]]:
-    """The sender, done, and its packets with the instants at which they come to the link."""
-    clock, overheads = Clock(), stream.compute.overheads
-    sent: list[Arrival] = []
+class _Speaker:
+    """The sender and its clock; ``sent`` are its packets with the instants at which they come to
+    the link."""
 
-    def send(packet: bytes) -> bool:
-        clock.now_ns += overheads.send_ns
-        sent.append((packet, clock.now_ns))
+    def __init__(self, stream: Stream) -> None:
+        self.sent: list[Arrival] = []
+        self.heard: deque[Arrival] = deque()
+        self._clock = Clock()
+        self._overheads = stream.compute.overheads
+        self._stop_ns = stream.stop_ns
+        self.core = SenderCore(
+            stream.codec.facts,
+            timed_encoder(stream.codec.encoder(), stream.compute, stream.seed, self._clock.spend),
+            stream.stream_id,
+            stream.pcm,
+            0,
+            stream.transport.mtu_bytes - IP_UDP_BYTES,
+            self._send,
+            self._clock.read,
+            stream.sender,
+            gap_ns=stream.transport.gap_ns,
+        )
+
+    def _send(self, packet: bytes) -> bool:
+        self._clock.now_ns += self._overheads.send_ns
+        self.sent.append((packet, self._clock.now_ns))
         return True
 
-    core = SenderCore(
-        stream.codec.facts,
-        _TimedEncoder(stream.codec.encoder(), stream.compute, stream.seed, clock),
-        stream.stream_id,
-        stream.pcm,
-        0,
-        stream.transport.mtu_bytes - IP_UDP_BYTES,
-        send,
-        clock.read,
-    )
-    while (ready_ns := core.next_ready_ns()) is not None and ready_ns < stream.stop_ns:
-        clock.now_ns = max(clock.now_ns, ready_ns + overheads.wake_ns)
-        if clock.now_ns >= stream.stop_ns:
-            break
-        core.step()
-    return core, sent
+    def due_ns(self) -> int:
+        """When :meth:`step` is due; NEVER_NS when it is done, or nobody waits any longer."""
+        ready_ns = self.core.next_ready_ns()
+        due_ns = NEVER_NS if ready_ns is None else ready_ns + self._overheads.wake_ns
+        if self.heard and self.heard[0][1] < due_ns:
+            due_ns = self.heard[0][1]
+        due_ns = max(due_ns, self._clock.now_ns)
+        return due_ns if due_ns < self._stop_ns else NEVER_NS
+
+    def step(self) -> None:
+        """Hear what has come, or encode and send."""
+        self._clock.now_ns = now_ns = self.due_ns()
+        if self.heard and self.heard[0][1] <= now_ns:
+            self.core.on_feedback(self.heard.popleft()[0])
+        else:
+            self.core.step()
+
+    def send_all(self) -> None:
+        """Everything, as nobody answers."""
+        while self.due_ns() != NEVER_NS:
+            self.step()
 
 
 def _over_udp(stream: Stream, sent: list[Arrival]) -> Carried:
-    """One datagram a packet. The checksum drops what a flipped bit has damaged."""
+    """One datagram a packet."""
     model: LinkModel[bytes] = LinkModel(stream.pair.forward, f"{stream.seed}/0")
     for packet, now_ns in sent:
         model.offer(packet, len(packet) + IP_UDP_BYTES + ETHERNET_BYTES, now_ns)
     ended = model.collect(NEVER_NS)
+    arrivals = _whole(ended, stream.compute.overheads.receive_ns)
+    return Carried(arrivals, _log_rows(0, ended), model.in_flight, {})
+
+
+def _converse(stream: Stream, sender: _Speaker, listener: _Listener) -> Carried:
+    """Both ends and both directions of the link, each event in its turn, until nothing is due."""
+    forward: LinkModel[bytes] = LinkModel(stream.pair.forward, f"{stream.seed}/0")
+    reverse: LinkModel[bytes] = LinkModel(stream.pair.reverse, f"{stream.seed}/1")
     receive_ns = stream.compute.overheads.receive_ns
-    arrivals = [
+    ways = ((forward, sender.sent, listener.coming), (reverse, listener.said, sender.heard))
+    rows: list[tuple[int, ...]] = []
+    while True:
+        links_ns = [NEVER_NS if (n := link.next_ns()) is None else n for link, _, _ in ways]
+        now_ns, turn = min(
+            (sender.due_ns(), 0), (links_ns[0], 1), (links_ns[1], 2), (listener.due_ns(), 3)
+        )
+        if now_ns == NEVER_NS:
+            break
+        if turn == 0:
+            sender.step()
+        elif turn == 3:
+            listener.step()
+        else:
+            link, _, coming = ways[turn - 1]
+            ended = link.collect(now_ns)
+            rows += _log_rows(turn - 1, ended)
+            coming.extend(_whole(ended, receive_ns))
+            continue
+        for link, leaving, _ in ways:
+            for packet, at_ns in leaving:
+                link.offer(packet, len(packet) + IP_UDP_BYTES + ETHERNET_BYTES, at_ns)
+            leaving.clear()
+    return Carried([], rows, forward.in_flight + reverse.in_flight, {})
+
+
+def _whole(ended: Sequence[Ended[bytes]], receive_ns: int) -> list[Arrival]:
+    """What reaches a socket: the checksum drops what a flipped bit has damaged."""
+    return [
         (end.packet, end.out_ns + receive_ns)
         for end in ended
         if end.out_ns >= 0 and (end.flip_bit is None or end.flip_bit in _SOURCE_MAC_BITS)
     ]
-    return Carried(arrivals, _log_rows(0, ended), model.in_flight, {})
 
 
 def _over_tcp(stream: Stream, sent: list[Arrival]) -> Carried:
@@ -185,51 +254,97 @@ def _log_rows(direction: int, ended: Sequence[Ended[Any]]) -> list[tuple[int, ..
     return [(direction, end.in_ns, end.out_ns, end.size_bytes, end.outcome) for end in ended]
 
 
-def _play(stream: Stream, arrivals: list[Arrival]) -> ReceiverCore:
-    """The listener, done."""
-    clock, facts, stop_ns = Clock(), stream.codec.facts, stream.stop_ns
-    overheads = stream.compute.overheads
-    ahead_ns = overheads.wake_ns + overheads.play_ns
-    core = ReceiverCore(
-        stream.receiver,
-        facts,
-        _TimedDecoder(stream.codec.decoder(), stream.compute, stream.seed, clock),
-        stream.stream_id,
-        frame_count(len(stream.pcm), facts),
-        clock.read,
-    )
-    coming = deque(arrivals)
-    while not core.finished and clock.now_ns < stop_ns:
-        pull_ns = core.next_pull_ns()
-        if pull_ns is None and not coming:
-            break
-        due_ns = coming[0][1] if pull_ns is None else pull_ns + ahead_ns
-        clock.now_ns = max(clock.now_ns, min(due_ns, stop_ns))
-        _take_all(core, coming, clock.now_ns)
-        if pull_ns is not None and pull_ns < stop_ns:
-            core.pull()
-    _take_all(core, coming, clock.now_ns)
-    core.stop(stop_ns if stop_ns != NEVER_NS else clock.now_ns)
-    return core
+class _Listener:
+    """The receiver, its clock, and what is ``coming`` to it in order of arrival."""
+
+    def __init__(self, stream: Stream) -> None:
+        self.coming: deque[Arrival] = deque()
+        self.said: list[Arrival] = []
+        self._clock = Clock()
+        self._stop_ns = stream.stop_ns
+        self._answers = stream.sender.needs_feedback
+        self._overheads = overheads = stream.compute.overheads
+        self._ahead_ns = overheads.wake_ns + overheads.play_ns
+        self.core = ReceiverCore(
+            stream.receiver,
+            stream.codec.facts,
+            TimedDecoder(stream.codec.decoder(), stream.compute, stream.seed, self._clock.spend),
+            stream.stream_id,
+            frame_count(len(stream.pcm), stream.codec.facts),
+            self._clock.read,
+            stream.sender,
+        )
+
+    def due_ns(self) -> int:
+        """When :meth:`step` is due; NEVER_NS when all is played, or nothing can come of itself."""
+        if self.core.finished or self._clock.now_ns >= self._stop_ns:
+            return NEVER_NS
+        pull_ns = self.core.next_pull_ns()
+        due_ns = NEVER_NS if pull_ns is None else pull_ns + self._ahead_ns
+        if self.coming and (pull_ns is None or self._answers):
+            due_ns = min(due_ns, self.coming[0][1])
+        if self._answers and (answer_ns := self.core.next_feedback_ns()) is not None:
+            due_ns = min(due_ns, answer_ns)
+        if due_ns == NEVER_NS:
+            return NEVER_NS
+        return max(self._clock.now_ns, min(due_ns, self._stop_ns))
+
+    def step(self) -> None:
+        """Take what has come by now; play and answer if that is due."""
+        self._clock.now_ns = self.due_ns()
+        self._take_all()
+        pull_ns = self.core.next_pull_ns()
+        if (
+            pull_ns is not None
+            and pull_ns < self._stop_ns
+            and (pull_ns + self._ahead_ns <= self._clock.now_ns)
+        ):
+            self.core.pull()
+        if self._answers:
+            answer_ns = self.core.next_feedback_ns()
+            if answer_ns is not None and answer_ns <= self._clock.now_ns:
+                for message in self.core.feedback(self._clock.now_ns):
+                    self._clock.now_ns += self._overheads.send_ns
+                    self.said.append((message, self._clock.now_ns))
+
+    def play_all(self) -> None:
+        """Everything, as all that will ever come is known."""
+        while self.due_ns() != NEVER_NS:
+            self.step()
+
+    def stop(self) -> None:
+        """Nobody waits any longer."""
+        self._take_all()
+        self.core.stop(self._stop_ns if self._stop_ns != NEVER_NS else self._clock.now_ns)
+
+    def _take_all(self) -> None:
+        while self.coming and self.coming[0][1] <= self._clock.now_ns:
+            self.core.on_packet(*self.coming.popleft())
 
 
-def _take_all(core: ReceiverCore, coming: deque[Arrival], now_ns: int) -> None:
-    """Hand over what has arrived by now."""
-    while coming and coming[0][1] <= now_ns:
-        core.on_packet(*coming.popleft())
+def timed_encoder(encoder: Encoder, compute: Compute, seed: int, spend: Spend) -> Encoder:
+    """An encoder whose calls take virtual time; it can change its rate if the other can."""
+    timed = _TimedEncoder(encoder, compute, seed, spend)
+    if (set_bitrate := getattr(encoder, "set_bitrate", None)) is not None:
+        timed.set_bitrate = set_bitrate
+    return timed
 
 
 class _TimedEncoder:
-    def __init__(self, encoder: Encoder, compute: Compute, seed: int, clock: Clock) -> None:
-        self._encode = compute.timed(encoder.encode, "encode", seed, clock.spend)
+    set_bitrate: Callable[[int], int]
+
+    def __init__(self, encoder: Encoder, compute: Compute, seed: int, spend: Spend) -> None:
+        self._encode = compute.timed(encoder.encode, "encode", seed, spend)
 
     def encode(self, pcm: Pcm) -> bytes | None:
         return self._encode(pcm)
 
 
-class _TimedDecoder:
-    def __init__(self, decoder: Decoder, compute: Compute, seed: int, clock: Clock) -> None:
-        timed = partial(compute.timed, seed=seed, spend=clock.spend)
+class TimedDecoder:
+    """A decoder whose calls take virtual time."""
+
+    def __init__(self, decoder: Decoder, compute: Compute, seed: int, spend: Spend) -> None:
+        timed = partial(compute.timed, seed=seed, spend=spend)
         self._decode: Callable[[bytes], Pcm] = timed(decoder.decode, "decode")
         self._conceal: Callable[[], Pcm | None] = timed(decoder.conceal, "conceal")
         self._recover: Callable[[bytes, int], Pcm | None] = timed(decoder.recover, "recover")

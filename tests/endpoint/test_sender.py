@@ -11,7 +11,7 @@ from harness import codecs
 from harness.codecs.base import CodecFacts, Pcm
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import CellFailed
-from harness.media.packet import parse
+from harness.media.wire import HARNESS
 
 MS = 1_000_000
 T0 = 5_000 * MS
@@ -64,7 +64,7 @@ def test_every_frame_leaves_when_its_last_sample_is_captured() -> None:
     assert (packets["send_ns"] == frames["ready_ns"]).all()
     assert packets["seq"].tolist() == list(range(10))
     assert packets["size_bytes"].tolist() == [len(packet) for packet in bench.sent]
-    assert [parse(packet).end for packet in bench.sent] == [False] * 9 + [True]
+    assert [HARNESS.parse(packet).end for packet in bench.sent] == [False] * 9 + [True]
     assert bench.core.finished
 
 

@@ -13,6 +13,7 @@ from harness.errors import CellFailed
 from harness.media.packet import Packet
 from harness.media.playout import ReceiverCore
 from harness.media.settings import ReceiverSettings
+from harness.media.wire import HARNESS
 from harness.records import Kind
 
 from .simulation import (
@@ -216,8 +217,8 @@ def test_foreign_and_damaged_packets_are_told_apart() -> None:
     other = send(voiced(640), stream_id=1).packets[0][1]
     damaged = bytearray(SENT.packets[0][1])
     damaged[40] ^= 1
-    beyond = Packet(STREAM, 0, K, 0, 1, False, b"x").pack()
-    wrong_end = Packet(STREAM, 0, 3, 0, 1, True, b"x").pack()
+    beyond = HARNESS.pack(Packet(STREAM, 0, K, 0, 1, False, b"x"))
+    wrong_end = HARNESS.pack(Packet(STREAM, 0, 3, 0, 1, True, b"x"))
     core = ReceiverCore(FIXED, FACTS, ScriptedDecoder(FACTS), STREAM, K, Clock())
     for packet in (other, b"\x80rtp", b"", bytes(damaged), beyond, wrong_end):
         core.on_packet(packet, T0)
@@ -240,7 +241,7 @@ def test_any_bytes_are_survived(came: list[tuple[bytes, int]]) -> None:
     st.lists(
         st.builds(
             lambda stream, seq, frame, fragment, more, end, payload, at: (
-                Packet(stream, seq, frame, fragment, fragment + more, end, payload).pack(),
+                HARNESS.pack(Packet(stream, seq, frame, fragment, fragment + more, end, payload)),
                 at,
             ),
             st.sampled_from([STREAM, 1]),

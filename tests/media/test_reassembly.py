@@ -11,7 +11,9 @@ from harness.media.reassembly import Reassembler
 
 
 def fragments_of(payload: bytes, room: int = 30) -> list[Packet]:
-    return packetise(payload, stream_id=1, frame=3, first_seq=0, max_packet_bytes=room)
+    return packetise(
+        payload, stream_id=1, frame=3, first_seq=0, max_packet_bytes=room, header_bytes=20
+    )
 
 
 @given(st.permutations(range(5)))

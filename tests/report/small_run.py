@@ -273,6 +273,7 @@ def _stream(
         "transit_ns": np.ma.MaskedArray(transit, mask=lost),
         "copies": (~lost).astype(int),
         "fate": fate,
+        "purpose": np.full(count, "media"),
     }
 
     def heard(values: Any) -> Any:
@@ -298,6 +299,7 @@ def _stream(
         "played_start": k * facts.frame_samples,
         "played_samples": np.full(count, facts.frame_samples),
         "buffer_frames": np.full(count, 3),
+        "target_bps": np.full(count, facts.nominal_bitrate_bps),
     }
     return packets, frames
 

@@ -34,6 +34,7 @@ def packets(count: int = 4) -> dict[str, Any]:
     last = np.arange(count) == count - 1
     columns["transit_ns"] = np.ma.MaskedArray(np.arange(count) + 2**60 + 1, mask=last)
     columns["fate"] = np.where(last, "lost", "played")
+    columns["purpose"] = np.full(count, "media")
     return columns
 
 

@@ -1,0 +1,88 @@
+"""Rate control: the bitrate that a sender asks its encoder for, from what the receiver reports.
+
+``loss-delay`` is the loss-based controller of Google Congestion Control (draft-ietf-rmcat-gcc-02,
+section 6) beside a delay-based one with a fixed threshold:
+
+* loss since the last report above 10 %: rate x (1 - loss / 2);
+* else, if the latest packets waited more than 100 ms above the least: rate x 0.85 (section 5.5),
+  once per round trip, for the queue needs that time to drain;
+* else, if the loss is below 2 %: rate x 1.05;
+* else as it is.
+"""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from harness.codecs.base import CodecFacts
+from harness.errors import Unsupported
+from harness.media.feedback import Report
+from harness.media.settings import SenderSettings
+from harness.units import NS_PER_MS
+
+MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
+QUEUE_NS = 100 * NS_PER_MS
+BACK_OFF, GROW = 0.85, 1.05
+_ROUND_TRIP_NS = 200 * NS_PER_MS
+"""As long as none has been measured."""
+
+
+class RateControl(Protocol):
+    """One stream's controller."""
+
+    def on_report(self, report: Report, rtt_ns: int | None, now_ns: int) -> int:
+        """The rate from now on, bit/s. ``rtt_ns`` is None where it is not known."""
+        ...
+
+
+def rate_control(settings: SenderSettings, facts: CodecFacts) -> RateControl | None:
+    """The controller that the settings name; None for a fixed rate.
+
+    Raises Unsupported where the codec has one rate only.
+    """
+    if settings.adapt == "fixed":
+        return None
+    if facts.bitrate_range_bps is None:
+        raise Unsupported(
+            f"adapt: {settings.adapt} needs a codec whose rate can change while it streams;"
+            f" {facts.library} at these settings has one rate"
+        )
+    least, most = facts.bitrate_range_bps
+    return LossDelay(
+        facts.nominal_bitrate_bps,
+        max(settings.lowest_bps, least),
+        min(settings.highest_bps or most, most),
+    )
+
+
+class LossDelay:
+    """See the module's docstring. Rates are in bit/s, of the codec's payloads."""
+
+    def __init__(self, start_bps: int, lowest_bps: int, highest_bps: int) -> None:
+        self._lowest_bps, self._highest_bps = lowest_bps, highest_bps
+        self._rate_bps = float(min(max(start_bps, lowest_bps), highest_bps))
+        self._expected = self._lost = 0
+        self._backed_off_ns: int | None = None
+
+    def on_report(self, report: Report, rtt_ns: int | None, now_ns: int) -> int:
+        """The rate from now on, bit/s."""
+        expected = report.received + report.lost - self._expected
+        lost = report.lost - self._lost
+        self._expected, self._lost = report.received + report.lost, report.lost
+        loss = max(lost, 0) / expected if expected > 0 else 0.0
+        if loss > MUCH_LOSS:
+            self._rate_bps *= 1 - loss / 2
+        elif report.delay_ns > QUEUE_NS:
+            if self._may_back_off(rtt_ns, now_ns):
+                self._rate_bps *= BACK_OFF
+        elif loss < LITTLE_LOSS:
+            self._rate_bps *= GROW
+        self._rate_bps = min(max(self._rate_bps, self._lowest_bps), self._highest_bps)
+        return round(self._rate_bps)
+
+    def _may_back_off(self, rtt_ns: int | None, now_ns: int) -> bool:
+        wait_ns = _ROUND_TRIP_NS if rtt_ns is None else rtt_ns
+        if self._backed_off_ns is not None and now_ns - self._backed_off_ns < wait_ns:
+            return False
+        self._backed_off_ns = now_ns
+        return True
