@@ -35,6 +35,11 @@ CODECS: dict[str, str] = {
     "g722": "harness.codecs.g722",
     "opus": "harness.codecs.opus",
     "aac": "harness.codecs.aac",
+    "lc3": "harness.codecs.lc3",
+    "amr-wb": "harness.codecs.amr_wb",
+    "speex": "harness.codecs.speex",
+    "gsm": "harness.codecs.gsm",
+    "codec2": "harness.codecs.codec2",
     "encodec": "harness.codecs.encodec",
     "lyra": "harness.codecs.lyra",
 }

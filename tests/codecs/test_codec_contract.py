@@ -160,10 +160,10 @@ def test_signal_to_noise_ratio(name: str, written: dict[str, str], least_db: flo
     assert snr_db(round_trip(codec, pcm), pcm, codec.facts.delay_samples) > least_db
 
 
-@every_setting()
+@every_setting(parametric=False)
 def test_full_scale_does_not_wrap_around(codec: Codec) -> None:
-    if codec.facts.weights == "random":
-        pytest.skip("random weights keep no waveform")
+    if "vo-amrwbenc" in codec.facts.library:
+        pytest.skip("libvo-amrwbenc does, once its input is clipped (test_system_codecs.py)")
     time = np.arange(codec.facts.sample_rate_hz) / codec.facts.sample_rate_hz
     loud = np.clip(50_000 * np.sin(2 * np.pi * 300 * time), -32768, 32767).astype(np.int16)
     heard = round_trip(codec, loud)
