@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Self
 
-import numpy as np
 from pydantic import model_validator
 
 from harness.codecs import base, libav
@@ -53,7 +52,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> G722Codec:  # noqa: AR
             lookahead_frames=0,
             delay_samples=_DELAY_SAMPLES,
             nominal_bitrate_bps=64_000,
-            library=libav.version(),
+            library=libav.require(("g722", "w"), ("g722", "r")),
         )
     )
 
@@ -69,23 +68,14 @@ class G722Codec:
         return G722Decoder(self.facts.frame_samples)
 
 
-class G722Encoder:
+class G722Encoder(libav.Encoder):
     def __init__(self, frame_samples: int) -> None:
-        self._context = libav.encoder(
-            "g722", _RATE_HZ, "s16", {"frame_size": str(frame_samples)}, None
-        )
-        self._fed = 0
-
-    def encode(self, pcm: Pcm) -> bytes | None:
-        payload = libav.encode(self._context, pcm, self._fed)
-        self._fed += len(pcm)
-        return payload
+        super().__init__("g722", _RATE_HZ, "s16", {"frame_size": str(frame_samples)})
 
 
-class G722Decoder:
+class G722Decoder(libav.Decoder):
     def __init__(self, frame_samples: int) -> None:
-        self._frame_samples = frame_samples
-        self._context = libav.decoder("g722", _RATE_HZ)
+        super().__init__("g722", _RATE_HZ, frame_samples)
 
     def decode(self, payload: bytes) -> Pcm:
         # Any byte is a legal code, so the length is all that tells a damaged payload, and it is
@@ -94,10 +84,4 @@ class G722Decoder:
             raise ValueError(
                 f"G.722 frame of {len(payload)} bytes, expected {self._frame_samples // 2}"
             )
-        return libav.decode(self._context, payload, self._frame_samples).astype(np.int16)
-
-    def conceal(self) -> Pcm | None:
-        return None
-
-    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:  # noqa: ARG002
-        return None
+        return super().decode(payload)
