@@ -10,7 +10,6 @@ from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import get_args
 
 import pandas as pd
 
@@ -20,12 +19,13 @@ from harness.plan import Plan
 from harness.run import Observer, Options, Pilot, planned, run
 from harness.scenario import Metric
 from harness.scenario.mistakes import not_among
-from harness.score.metrics import METRICS
 from harness.score.power import DESIGNS, MOST, Aim, Comparison, Need, compare
-from harness.score.quality import measures
+from harness.score.quality import MEASURES, OPTIONAL, measures
 from harness.score.stats import MIN_CLUSTERS
 from harness.store import Tables, load
 
+COMPARABLE = tuple(one.name for one in (*MEASURES, *OPTIONAL) if len(measures([one.name])) == 1)
+"""Metrics with one figure for each cell."""
 PILOT_UTTERANCES = 12
 PILOT_SEEDS = 4
 SEEDS = (1, 2, 3, 5, 10, 20)
@@ -81,8 +81,8 @@ def power(wanted: Wanted, observer: Observer) -> Outcome:
     metric is for, no second codec, or fewer utterances than the pilot asks for; and after it where
     no pair of codecs has scores.
     """
-    if wanted.metric not in get_args(Metric):
-        raise BadInput(f"--metric: {not_among('a metric', wanted.metric, get_args(Metric))}")
+    if wanted.metric not in COMPARABLE:
+        raise BadInput(f"--metric: {not_among('a metric', wanted.metric, COMPARABLE)}")
     cells, corpus = planned(wanted.scenario, None, observer.note)
     utterances = _utterances(wanted, cells, corpus)
     count, seeds = wanted.pilot or (min(PILOT_UTTERANCES, len(utterances)), PILOT_SEEDS)
@@ -199,7 +199,7 @@ def _in_words(need: Need) -> str:
 def _utterances(wanted: Wanted, cells: Plan, corpus: Corpus) -> tuple[str, ...]:
     """Ids of the items that are streamed and that the metric is for, in order of the corpus."""
     (measure,) = measures([wanted.metric])
-    kinds = METRICS[measure.metric].kinds
+    kinds = measure.kinds
     streamed = {cell.item.id for cell in cells.cells}
     fit = tuple(item.id for item in corpus.items if item.kind in kinds and item.id in streamed)
     if not fit:

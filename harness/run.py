@@ -11,7 +11,7 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass
@@ -29,6 +29,7 @@ from harness.labs.virtual import ENGINE, VirtualLab
 from harness.plan import Cell, Plan, plan
 from harness.report import write_report
 from harness.scenario import Metric, Scenario, config_sha256
+from harness.score import emodel
 from harness.score.network import network_scores
 from harness.score.pool import Scorer, ScoreTask
 from harness.score.quality import Measure, measures
@@ -38,7 +39,7 @@ from harness.virtual_matrix import virtual_matrix
 
 ENGINES = ("auto", "netem", "relay")
 Weights = dict[str, Path | Unsupported]
-"""By name: where they are, or why the cells that need them cannot run."""
+"""By name: where they are, or why the cells and scores that need them cannot be."""
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ def run(options: Options, observer: Observer) -> Outcome:
     for reference in references.values():
         for warning in reference.warnings:
             observer.note(f"{reference.item.id}: {warning}")
-    weights = _weights(cells, asset_store)
+    weights = _weights(cells, measures(wanted.metrics), asset_store)
 
     store = _open_store(options, wanted)
     row = store.run_row() | {
@@ -166,7 +167,7 @@ def run(options: Options, observer: Observer) -> Outcome:
             store.write_run(row)
             row |= matrix.stream(cells, engine)
         if isinstance(matrix, _Matrix):
-            _score(store, measures(wanted.metrics), observer)
+            _score(store, wanted, weights, observer)
     except KeyboardInterrupt:
         outcome.interrupted = True
     row |= {
@@ -201,10 +202,13 @@ def _needed(cell: Cell) -> tuple[str, ...]:
     return codecs.module(cell.codec.codec).required_assets(cell.codec.params)
 
 
-def _weights(cells: Plan, store: assets.AssetStore) -> Weights:
-    """What the codecs need, fetched before any cell starts. Raises AssetError if damaged."""
+def _weights(cells: Plan, wanted: Sequence[Measure], store: assets.AssetStore) -> Weights:
+    """What codecs and measures need, fetched before any cell starts. Raises AssetError if
+    damaged."""
     found: Weights = {}
-    for name in sorted({name for cell in cells.cells for name in _needed(cell)}):
+    of_codecs = {name for cell in cells.cells for name in _needed(cell)}
+    of_measures = {name for measure in wanted for name in measure.assets}
+    for name in sorted(of_codecs | of_measures):
         try:
             found[name] = store.weights(name)
         except Unsupported as error:
@@ -462,6 +466,7 @@ class _VirtualMatrix:
             assets=self._weights,
             compute=self._scenario.compute,
             measures=measures(self._scenario.metrics),
+            e_model=emodel.NAME in self._scenario.metrics,
             jobs=min(self.jobs, max(1, len(todo))),
         ) as matrix:
             for cell, done in matrix.run(todo):
@@ -485,12 +490,13 @@ def _tell(observer: Observer, cell: Cell, status: str, reason: str | None) -> No
     observer.step(text, trouble=status != "ok")
 
 
-def _score(store: RunStore, wanted: tuple[Measure, ...], observer: Observer) -> None:
+def _score(store: RunStore, wanted: Scenario, weights: Weights, observer: Observer) -> None:
     """All cells that streamed and have no scores yet; on all cores, after the streaming."""
     tables = store.tables()
     streamed = tables.cells[tables.cells["audio_media"].notna()]
     todo = streamed[~streamed["cell_id"].isin(store.scored())]
     observer.phase("scoring", len(todo))
+    concealment = {entry.name: entry.settings.concealment for entry in wanted.receivers}
     rows: list[dict[str, Any]] = [dict(row) for _, row in todo.iterrows()]
     with Scorer(os.cpu_count() or 1) as scorer:
         futures = {
@@ -503,7 +509,9 @@ def _score(store: RunStore, wanted: tuple[Measure, ...], observer: Observer) -> 
                     kind=row["kind"],
                     weights=row["weights"],
                     facts=json.loads(row["codec_facts"]),
-                    measures=wanted,
+                    measures=measures(wanted.metrics),
+                    codec_kind=row["codec_kind"],
+                    assets=weights,
                 )
             ): row
             for row in rows
@@ -511,6 +519,12 @@ def _score(store: RunStore, wanted: tuple[Measure, ...], observer: Observer) -> 
         for future in as_completed(futures):
             row = futures.pop(future)
             cell_id = row["cell_id"]
-            figures = network_scores(tables.packets_of([cell_id]), tables.frames_of([cell_id]), row)
-            store.write_scores(cell_id, [*future.result(), *figures])
+            frames = tables.frames_of([cell_id])
+            scores = [
+                *future.result(),
+                *network_scores(tables.packets_of([cell_id]), frames, row),
+            ]
+            if emodel.NAME in wanted.metrics:
+                scores += emodel.planning_scores(frames, row, concealment[row["receiver"]])
+            store.write_scores(cell_id, scores)
             observer.step(f"scored {row['codec']}/{row['network']}/{row['utterance']}")

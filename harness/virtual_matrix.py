@@ -28,6 +28,7 @@ from harness.errors import CellFailed, HarnessError, Unsupported, blamed_on
 from harness.labs.virtual import ENGINE, NAME
 from harness.plan import Cell
 from harness.scenario import NetworkEntry
+from harness.score import emodel
 from harness.score.metrics import Score
 from harness.score.network import network_scores
 from harness.score.pool import TIMEOUT_S, ScoreTask, Worker, WorkerLost, Workers, one_by_one
@@ -56,6 +57,8 @@ class Shared:
     compute: str
     profile: Path
     measures: tuple[Measure, ...]
+    e_model: bool
+    """Whether its estimate is wanted beside the measures."""
 
 
 class Done(NamedTuple):
@@ -111,6 +114,7 @@ def virtual_matrix(
     assets: Mapping[str, Path | Unsupported],
     compute: str,
     measures: tuple[Measure, ...],
+    e_model: bool,
     jobs: int,
 ) -> Iterator[VirtualMatrix]:
     """The matrix of ``cells`` for the run in ``directory``; references are laid out in
@@ -122,7 +126,9 @@ def virtual_matrix(
             np.save(path, reference.pcm)
             files[item] = (replace(reference, pcm=_NO_SAMPLES), path)
         networks = {cell.network.name: cell.network for cell in cells}
-        shared = Shared(directory, files, networks, assets, compute, profile_path(), measures)
+        shared = Shared(
+            directory, files, networks, assets, compute, profile_path(), measures, e_model
+        )
         with VirtualMatrix(shared, jobs) as matrix:
             yield matrix
 
@@ -154,8 +160,10 @@ def run_cell(sent: Cell) -> Done:
             result.row["weights"],
             json.loads(result.row["codec_facts"]),
             _reference_tracks(cell.item.id, len(result.audio["reference"][0])),
+            cell.codec.codec,
+            _shared.assets,
         )
-        scores = [*score_audio(task, _shared.measures), *_figures(result)]
+        scores = [*score_audio(task, _shared.measures), *_figures(cell, result)]
         _store().write_scores(cell.cell_id, scores)
     return Done(result.row["status"], result.row["reason"])
 
@@ -178,8 +186,10 @@ def stream_cell(sent: Cell) -> Done:
         result.row["weights"],
         json.loads(result.row["codec_facts"]),
         _shared.measures,
+        cell.codec.codec,
+        _shared.assets,
     )
-    return done._replace(audio=task, figures=tuple(_figures(result)))
+    return done._replace(audio=task, figures=tuple(_figures(cell, result)))
 
 
 def _written(sent: Cell) -> tuple[Cell, CellResult]:
@@ -218,8 +228,12 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
     return replace(result, audio={**result.audio, "reference": track})
 
 
-def _figures(result: CellResult) -> list[Score]:
-    return network_scores(result.packets, result.frames, result.row)
+def _figures(cell: Cell, result: CellResult) -> list[Score]:
+    scores = network_scores(result.packets, result.frames, result.row)
+    if _shared.e_model:
+        concealment = cell.receiver.settings.concealment
+        scores += emodel.planning_scores(result.frames, result.row, concealment)
+    return scores
 
 
 @lru_cache(maxsize=_KEPT_CODECS)

@@ -148,6 +148,7 @@ LIBRARIES: dict[str, set[str]] = {
         "scipy",
         "soundfile",
         "soxr",
+        "visqol",
     },
     "store": {"numpy", "pandas", "psutil", "pyarrow", "soundfile"},
     "report": {"jinja2", "markupsafe", "matplotlib", "numpy", "pandas", "soundfile"},
@@ -169,7 +170,7 @@ CLOCKS = {"time", "datetime", "sched"}
 CHANCE = {"secrets", "uuid"}
 SEEDED = {
     "random": {"Random"},
-    "np.random": {"default_rng", "Generator", "get_state", "seed", "set_state"},
+    "np.random": {"default_rng", "Generator", "RandomState", "get_state", "seed", "set_state"},
 }
 """What may be used of the modules that draw numbers; all else draws from a state that is shared."""
 UNPICKLING = {"pickle", "marshal", "shelve", "dill", "joblib", "cloudpickle"}
@@ -274,7 +275,7 @@ def test_chance_is_seeded(file: File) -> None:
             where = f"{file.module}:{node.lineno} uses {ast.unparse(node)}"
             assert node.attr in SEEDED[ast.unparse(node.value)], where
         if isinstance(node, ast.Call) and ast.unparse(node.func).endswith(
-            (".Random", ".default_rng")
+            (".Random", ".RandomState", ".default_rng")
         ):
             assert node.args, f"{file.module}:{node.lineno} draws without a seed"
 

@@ -15,7 +15,12 @@ from harness import __version__
 
 Better = Literal["higher", "lower", "neither"]
 SPEECH = ("speech",)
+MUSIC = ("music",)
 ANY = ("speech", "music")
+
+
+class NoScore(Exception):
+    """Raised by a measure for what it cannot score; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -30,8 +35,17 @@ class Metric:
     modes: tuple[str, ...] = ("",)
     kinds: tuple[str, ...] = ANY
     """Of reference audio that the metric is defined for."""
+    mode_kinds: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    """The same of modes that are for fewer."""
     rates_hz: Mapping[str, int] = field(default_factory=dict)
     """By mode, the sampling rate at which audio is compared."""
+    waveform: bool = False
+    """Means something only for codecs that follow the waveform, which neural and parametric ones
+    do not: they make up one that sounds alike."""
+
+    def kinds_of(self, mode: str) -> tuple[str, ...]:
+        """Of reference audio that a mode is defined for."""
+        return self.mode_kinds.get(mode, self.kinds)
 
 
 class Score(TypedDict):
@@ -68,6 +82,8 @@ LATENCY = {
 """Modes of ``latency_part`` and their columns of ``frames``."""
 
 _SHARE = (0.0, 1.0)
+_MOS = (0.0, 5.0)
+"""What learned estimators return is near 1 to 5, and now and then below."""
 METRICS: dict[str, Metric] = {
     "pesq": Metric(
         "PESQ",
@@ -88,6 +104,73 @@ METRICS: dict[str, Metric] = {
         modes=("classic", "extended"),
         kinds=SPEECH,
         rates_hz={"classic": 16_000, "extended": 16_000},
+    ),
+    "plcmos": Metric(
+        "PLCMOS v2",
+        "MOS",
+        "higher",
+        "Diener et al. 2023; listens to the degraded speech alone",
+        bounds=_MOS,
+        kinds=SPEECH,
+        rates_hz={"": 16_000},
+    ),
+    "dnsmos": Metric(
+        "DNSMOS",
+        "MOS",
+        "higher",
+        "Reddy et al. 2022 (P.835: sig, bak, ovrl), Reddy et al. 2021 (P.808); listens to the"
+        " degraded speech alone",
+        bounds=_MOS,
+        modes=("sig", "bak", "ovrl", "p808"),
+        kinds=SPEECH,
+        rates_hz=dict.fromkeys(("sig", "bak", "ovrl", "p808"), 16_000),
+    ),
+    "visqol": Metric(
+        "ViSQOL v3",
+        "MOS-LQO",
+        "higher",
+        "Chinen et al. 2020",
+        bounds=(1.0, 5.0),
+        modes=("speech", "audio"),
+        mode_kinds={"speech": SPEECH, "audio": MUSIC},
+        rates_hz={"speech": 16_000, "audio": 48_000},
+    ),
+    "lsd": Metric(
+        "log-spectral distance",
+        "dB",
+        "lower",
+        "Gray and Markel 1976; clipped 50 dB below the peak as by Cohen 2004; speech up to 8 kHz"
+        " (wb), music up to 24 kHz (fb)",
+        modes=("wb", "fb"),
+        mode_kinds={"wb": SPEECH, "fb": MUSIC},
+        rates_hz={"wb": 16_000, "fb": 48_000},
+    ),
+    "si_sdr": Metric(
+        "scale-invariant signal-to-distortion ratio",
+        "dB",
+        "higher",
+        "Le Roux et al. 2019; speech up to 8 kHz (wb), music up to 24 kHz (fb)",
+        bounds=(-100.0, 100.0),
+        modes=("wb", "fb"),
+        mode_kinds={"wb": SPEECH, "fb": MUSIC},
+        rates_hz={"wb": 16_000, "fb": 48_000},
+        waveform=True,
+    ),
+    "e_model_r": Metric(
+        "transmission rating R of the E-model: a planning estimate from delay, loss and BurstR",
+        "R",
+        "higher",
+        "ITU-T G.107; Ie and Bpl of ITU-T G.113, Appendix I",
+        bounds=(0.0, 100.0),
+        kinds=SPEECH,
+    ),
+    "e_model": Metric(
+        "MOS of that R",
+        "MOS-CQE",
+        "higher",
+        "ITU-T G.107, Annex B",
+        bounds=(1.0, 4.5),
+        kinds=SPEECH,
     ),
     "mouth_to_ear": Metric(
         "mouth-to-ear delay", "ms", "lower", "ITU-T G.114", modes=tuple(PERCENTILES)

@@ -44,9 +44,8 @@ def network_scores(packets: Table, frames: Table, cell: Mapping[str, Any]) -> li
 
 
 def _delays(packets: Table, frames: Table) -> Iterable[Score]:
-    mouth_to_ear_ms = _numbers(frames, "mouth_to_ear_ns") / NS_PER_MS
-    heard = ~np.isnan(mouth_to_ear_ms)
-    yield from _percentiles("mouth_to_ear", mouth_to_ear_ms[heard], "frame was decoded")
+    heard = ~np.isnan(_numbers(frames, "mouth_to_ear_ns"))
+    yield from _percentiles("mouth_to_ear", mouth_to_ear_ms(frames), "frame was decoded")
     for mode, column in LATENCY.items():
         part_ms = _known_numbers(frames, column, heard) / NS_PER_MS
         too_few = _too_few(part_ms, 0.5, "frame was decoded")
@@ -120,6 +119,18 @@ def _frames(frames: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
         spent_ns = _known_numbers(frames, column, of)
         factor = float(spent_ns.mean()) / frame_ns if len(spent_ns) else None
         yield _known("real_time_factor", factor, none, mode)
+
+
+def mouth_to_ear_ms(frames: Table) -> NDArray[np.float64]:
+    """Of the frames that were decoded, in order of playing."""
+    delays_ms = _numbers(frames, "mouth_to_ear_ns") / NS_PER_MS
+    return delays_ms[~np.isnan(delays_ms)]
+
+
+def made_up_frames(frames: Table) -> NDArray[np.bool_]:
+    """One per media frame, in order of playing: whether the decoder had to do without it."""
+    kinds = np.asarray(frames["kind"], str)[~np.isnan(_numbers(frames, "frame"))]
+    return np.isin(kinds, _MADE_UP)
 
 
 def _percentiles(metric: str, values: NDArray[np.float64], what: str) -> Iterable[Score]:

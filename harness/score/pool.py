@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from types import TracebackType
@@ -25,6 +25,7 @@ from typing import Any, Self, TypeVar
 import pebble
 import soundfile
 
+from harness.errors import Unsupported
 from harness.score.metrics import Score
 from harness.score.quality import MEASURES, AudioTask, Measure, score_audio, unscored
 
@@ -50,6 +51,8 @@ class ScoreTask:
     weights: str
     facts: Mapping[str, Any]
     measures: tuple[Measure, ...] = MEASURES
+    codec_kind: str = ""
+    assets: Mapping[str, Path | Unsupported] = field(default_factory=dict)
 
 
 def score_files(task: ScoreTask) -> list[Score]:
@@ -60,7 +63,17 @@ def score_files(task: ScoreTask) -> list[Score]:
         played, _ = soundfile.read(task.played_path, dtype="int16")
     except (OSError, soundfile.LibsndfileError) as error:
         return [unscored(measure, f"audio cannot be read: {error}") for measure in task.measures]
-    audio = AudioTask(reference, reference_hz, media, played, task.kind, task.weights, task.facts)
+    audio = AudioTask(
+        reference,
+        reference_hz,
+        media,
+        played,
+        task.kind,
+        task.weights,
+        task.facts,
+        codec_kind=task.codec_kind,
+        assets=task.assets,
+    )
     return score_audio(audio, task.measures)
 
 

@@ -1,4 +1,4 @@
-"""What the listener heard, against what was said: PESQ and STOI of one cell's tracks.
+"""What the listener heard, against what was said: the scores of one cell's tracks.
 
 Pure: arrays in, scores out. Nothing here raises for what audio can be; a metric that does not
 apply, or cannot be computed, is null with its reason. Both tracks are scored as they are, with the
@@ -14,14 +14,18 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass
-from functools import cache, cached_property
+from dataclasses import dataclass, field
+from functools import cache, cached_property, partial
 from importlib import metadata
+from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
+from harness import __version__
+from harness.errors import Unsupported
+from harness.score import dnsmos, plcmos, spectral, visqol
 from harness.score.align import (
     Alignment,
     Audio,
@@ -32,7 +36,7 @@ from harness.score.align import (
     to_float,
     without_delay,
 )
-from harness.score.metrics import METRICS, Score, score
+from harness.score.metrics import METRICS, NoScore, Score, score
 
 CHECK_HZ = 16_000
 MIN_ACTIVE_S = 3.2
@@ -40,12 +44,11 @@ MIN_ACTIVE_S = 3.2
 MAX_PESQ_S = 35.0
 """Speech of 30 s (ITU-T P.862.3) and its padding. Beyond 50 utterances the reference code writes
 past its arrays, which only sometimes crashes it."""
+PARAMETRIC = ("codec2",)
+"""Codecs, by their kind, that send parameters of a voice and no waveform; of neural ones, their
+weights tell."""
 _ACTIVE_DB = 35.0
 _FRAME_S = 0.02
-
-
-class NoScore(Exception):
-    """Raised by a measure for audio that it cannot score; the text is the reason."""
 
 
 @dataclass(frozen=True)
@@ -65,29 +68,40 @@ class AudioTask:
     reference_tracks: Tracks | None = None
     """What was made of the reference before, to be used again: the same for every task with that
     reference."""
+    codec_kind: str = ""
+    assets: Mapping[str, Path | Unsupported] = field(default_factory=dict)
+    """What measures need, by name: where it is, or why it is not here."""
 
 
 @dataclass(frozen=True)
 class Measure:
-    """One call of one metric. ``compute`` takes (reference, degraded, rate) and returns a number
-    or raises NoScore; it is a module's function, so that another process can find it."""
+    """One call of one metric. ``compute`` takes (reference, degraded, rate, path of each asset) and
+    returns a number or raises NoScore; it is a module's function, so that another process can find
+    it."""
 
     metric: str
     mode: str
     track: Literal["media", "played"]
     package: str
-    compute: Callable[[Audio, Audio, int], float]
+    compute: Callable[..., float]
     note: str = ""
     """What the version of the package does not tell."""
+    assets: tuple[str, ...] = ()
+    """Names in the weights manifest that it needs."""
 
     @property
     def rate_hz(self) -> int:
         return METRICS[self.metric].rates_hz[self.mode]
 
     @property
+    def kinds(self) -> tuple[str, ...]:
+        """Of reference audio that it is defined for."""
+        return METRICS[self.metric].kinds_of(self.mode)
+
+    @property
     def name(self) -> str:
-        """What a scenario calls it: ``pesq-wb``, ``estoi``, ``pesq-nb-played``, ..."""
-        name = _NAMES.get((self.metric, self.mode), f"{self.metric}-{self.mode}")
+        """What a scenario calls it: ``pesq-wb``, ``estoi``, ``pesq-nb-played``, ``dnsmos``, ..."""
+        name = _NAMES.get((self.metric, self.mode)) or _NAMES[self.metric, ""]
         return f"{name}-played" if self.track == "played" else name
 
 
@@ -111,7 +125,41 @@ def stoi_extended(reference: Audio, degraded: Audio, rate_hz: int) -> float:
     return _stoi(reference, degraded, rate_hz, extended=True)
 
 
-_NAMES = {("stoi", "classic"): "stoi", ("stoi", "extended"): "estoi"}
+def of_plcmos(_: Audio, degraded: Audio, rate_hz: int, model: Path) -> float:
+    """PLCMOS v2 (Diener et al. 2023)."""
+    assert rate_hz == plcmos.RATE_HZ
+    return plcmos.plcmos(degraded, model)
+
+
+def of_p835(_: Audio, degraded: Audio, rate_hz: int, model: Path, mode: str) -> float:
+    """DNSMOS P.835 (Reddy et al. 2022)."""
+    assert rate_hz == dnsmos.RATE_HZ
+    return dnsmos.p835(degraded, model, mode)
+
+
+def of_p808(_: Audio, degraded: Audio, rate_hz: int, model: Path) -> float:
+    """DNSMOS P.808 (Reddy et al. 2021)."""
+    assert rate_hz == dnsmos.RATE_HZ
+    return dnsmos.p808(degraded, model)
+
+
+def of_si_sdr(reference: Audio, degraded: Audio, _: int) -> float:
+    """SI-SDR (Le Roux et al. 2019) in dB."""
+    return spectral.si_sdr(reference, degraded)
+
+
+_NAMES = {
+    ("pesq", "wb"): "pesq-wb",
+    ("pesq", "nb"): "pesq-nb",
+    ("stoi", "classic"): "stoi",
+    ("stoi", "extended"): "estoi",
+    ("plcmos", ""): "plcmos",
+    ("dnsmos", ""): "dnsmos",
+    ("visqol", ""): "visqol",
+    ("lsd", ""): "lsd",
+    ("si_sdr", ""): "si-sdr",
+}
+"""Of single modes, or of all of a metric."""
 _P862_2 = " (P.862.2 without Corrigendum 2)"
 MEASURES = (
     Measure("pesq", "wb", "media", "pesq", pesq_wb, _P862_2),
@@ -121,11 +169,37 @@ MEASURES = (
     Measure("pesq", "wb", "played", "pesq", pesq_wb, _P862_2),
     Measure("pesq", "nb", "played", "pesq", pesq_nb),
 )
+"""What is scored unless a scenario says otherwise."""
+OPTIONAL = (
+    Measure(
+        "plcmos", "", "media", "onnxruntime", of_plcmos, " (plcmos_v2, seed 23)", ("plcmos-v2",)
+    ),
+    *(
+        Measure(
+            "dnsmos",
+            mode,
+            "media",
+            "onnxruntime",
+            partial(of_p835, mode=mode),
+            " (sig_bak_ovr)",
+            ("dnsmos-p835",),
+        )
+        for mode in ("sig", "bak", "ovrl")
+    ),
+    Measure("dnsmos", "p808", "media", "onnxruntime", of_p808, " (model_v8)", ("dnsmos-p808",)),
+    Measure("visqol", "speech", "media", "visqol-python", partial(visqol.visqol, mode="speech")),
+    Measure("visqol", "audio", "media", "visqol-python", partial(visqol.visqol, mode="audio")),
+    Measure("lsd", "wb", "media", "harness", spectral.lsd),
+    Measure("lsd", "fb", "media", "harness", spectral.lsd),
+    Measure("si_sdr", "wb", "media", "harness", of_si_sdr),
+    Measure("si_sdr", "fb", "media", "harness", of_si_sdr),
+)
+"""What a scenario may ask for beside them."""
 
 
 def measures(names: Collection[str]) -> tuple[Measure, ...]:
-    """Those of the names, in the order of MEASURES."""
-    return tuple(measure for measure in MEASURES if measure.name in names)
+    """Those of the names, in the order of MEASURES and OPTIONAL."""
+    return tuple(measure for measure in (*MEASURES, *OPTIONAL) if measure.name in names)
 
 
 def score_audio(task: AudioTask, wanted: Sequence[Measure] = MEASURES) -> list[Score]:
@@ -210,7 +284,8 @@ class _Signals:
 def _measured(measure: Measure, task: AudioTask, signals: _Signals) -> Score:
     try:
         reference, degraded = _scorable(measure, task, signals)
-        value = float(measure.compute(reference, degraded, measure.rate_hz))
+        paths = [_path(name, task) for name in measure.assets]
+        value = float(measure.compute(reference, degraded, measure.rate_hz, *paths))
         low, high = METRICS[measure.metric].bounds
         if not (low or -np.inf) <= value <= (high or np.inf):
             raise NoScore(f"{measure.package} returned {value}, which is out of bounds")
@@ -231,10 +306,13 @@ def _measured(measure: Measure, task: AudioTask, signals: _Signals) -> Score:
 def _scorable(measure: Measure, task: AudioTask, signals: _Signals) -> tuple[Audio, Audio]:
     """The two tracks that a measure compares. Raises NoScore where it does not apply."""
     metric = METRICS[measure.metric]
-    if task.kind not in metric.kinds:
-        raise NoScore(f"{metric.name} is defined for {' and '.join(metric.kinds)}")
+    if task.kind not in measure.kinds:
+        called = f"{metric.name} {measure.mode}" if metric.mode_kinds else metric.name
+        raise NoScore(f"{called} is defined for {' and '.join(measure.kinds)}")
     if task.weights == "random":
         raise NoScore("random weights: the codec was never trained, its sound means nothing")
+    if metric.waveform and (task.weights != "none" or task.codec_kind in PARAMETRIC):
+        raise NoScore(f"{metric.name} is for codecs that follow the waveform; this one does not")
     reference = signals.reference.at(measure.rate_hz)
     degraded = signals.degraded(measure.track).at(measure.rate_hz)
     for name, audio in (("reference", reference), (measure.track, degraded)):
@@ -245,6 +323,14 @@ def _scorable(measure: Measure, task: AudioTask, signals: _Signals) -> tuple[Aud
         if not audio.any():
             raise NoScore(f"the {name} track is silent")
     return reference, degraded
+
+
+def _path(name: str, task: AudioTask) -> Path:
+    """Raises NoScore where it is not here."""
+    found = task.assets.get(name, Unsupported(f"{name}: nobody looked for these weights"))
+    if isinstance(found, Unsupported):
+        raise NoScore(str(found)) from found
+    return found
 
 
 def _pesq(reference: Audio, degraded: Audio, rate_hz: int, mode: str) -> float:
@@ -293,4 +379,9 @@ def _score(measure: Measure, value: float | None, reason: str | None) -> Score:
 
 @cache
 def _version(package: str) -> str:
-    return metadata.version(package)
+    if package == "harness":
+        return __version__
+    try:
+        return metadata.version(package)
+    except metadata.PackageNotFoundError:
+        return "not installed"

@@ -433,7 +433,7 @@ exclude:
             ),
             (
                 "metrics: [pesq-wb, stio]",
-                '"pesq-nb-played", got "stio"; did you mean "stoi"?',
+                '"si-sdr" or "e-model", got "stio"; did you mean "stoi"?',
             ),
             ("metrics: [stoi, stoi]", '$.metrics: expected each once, got "stoi" again'),
             ("controls: maybe", '$.controls: expected true or false, got "maybe"'),

@@ -16,7 +16,8 @@ from harness.store import schema
 from harness.store.tables import from_columns, to_pandas
 
 MS = 1_000_000
-AUDIO = {"pesq", "stoi"}
+AUDIO = {"pesq", "stoi", "plcmos", "dnsmos", "visqol", "lsd", "si_sdr"}
+PLANNED = {"e_model", "e_model_r"}
 CELL: dict[str, Any] = {
     "codec_facts": json.dumps({"sample_rate_hz": 16_000, "frame_samples": 320}),
     "media_s": 0.2,
