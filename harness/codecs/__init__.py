@@ -46,6 +46,8 @@ CODECS: dict[str, str] = {
     "gsm": "harness.codecs.gsm",
     "codec2": "harness.codecs.codec2",
     "encodec": "harness.codecs.encodec",
+    "encodec-chunks": "harness.codecs.encodec_chunks",
+    "encodec-48k": "harness.codecs.encodec_48k",
     "lyra": "harness.codecs.lyra",
 }
 

@@ -39,6 +39,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import numpy as np
+from numpy.typing import NDArray
 
 from harness.codecs import base, chunked
 from harness.codecs.allowed import OneOf
@@ -342,13 +343,14 @@ class _Predictor:
         self._state: Any = None
         self._offset = 0
 
-    def tables(self, range_bits: int) -> list[Tensor]:
-        """Cumulated frequencies of the next frame's codes, one table for each codebook."""
+    def tables(self, range_bits: int) -> list[NDArray[np.int64]]:
+        """Cumulated frequencies of the next frame's codes, one table for each codebook: as arrays,
+        since the coder looks its entries up one by one."""
         from encodec.quantization.ac import build_stable_quantized_cdf
 
         probable, self._state, self._offset = self._lm(self._last, self._state, self._offset)
         return [
-            build_stable_quantized_cdf(column, range_bits, check=False)
+            build_stable_quantized_cdf(column, range_bits, check=False).numpy()
             for column in probable[0, :, :, 0].t()
         ]
 
@@ -382,7 +384,7 @@ def _decompressed(body: io.BytesIO, lm: Any, codebooks: int, frames: int) -> Ten
             f" ({arithmetic()}), whose LM would read other codes: run both ends on the same kind"
             " of processor with the same torch and number of threads, or set lm: false"
         )
-    decoder = ArithmeticDecoder(body)
+    decoder: Any = ArithmeticDecoder(body)
     predictor = _Predictor(lm, codebooks)
     decoded = []
     for _ in range(frames):

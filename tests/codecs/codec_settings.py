@@ -58,11 +58,16 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("codec2", {"bitrate": "700bit"}),
     ("encodec", {"weights": "random"}),
     ("encodec", {"weights": "random", "bitrate": "1.5kbit"}),
+    (
+        "encodec-chunks",
+        {"weights": "random", "bitrate": "3kbit", "chunk": 2560, "lm": True, "framing": "raw"},
+    ),
+    ("encodec-48k", {"weights": "random", "bitrate": "24kbit", "chunk": 5120}),
     ("lyra", {}),
     ("lyra", {"bitrate": "3.2kbit"}),
 ]
 
-PARAMETRIC = frozenset({"codec2", "encodec"})
+PARAMETRIC = frozenset({"codec2", "encodec", "encodec-48k", "encodec-chunks"})
 """Whose output has no waveform to hold against the input."""
 
 
