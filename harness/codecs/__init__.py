@@ -49,6 +49,11 @@ CODECS: dict[str, str] = {
     "encodec-chunks": "harness.codecs.encodec_chunks",
     "encodec-48k": "harness.codecs.encodec_48k",
     "lyra": "harness.codecs.lyra",
+    "mimi": "harness.codecs.mimi",
+    "snac": "harness.codecs.snac",
+    "dac": "harness.codecs.dac",
+    "esc": "harness.codecs.esc",
+    "wavtokenizer": "harness.codecs.wavtokenizer",
 }
 
 

@@ -65,9 +65,26 @@ SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("encodec-48k", {"weights": "random", "bitrate": "24kbit", "chunk": 5120}),
     ("lyra", {}),
     ("lyra", {"bitrate": "3.2kbit"}),
+    ("mimi", {"weights": "random"}),
+    ("snac", {"weights": "random", "chunk": 2048}),
+    ("dac", {"weights": "random", "chunk": "100ms"}),
+    ("esc", {"weights": "random", "chunk": 1520, "overlap": 160}),
+    ("wavtokenizer", {"weights": "random", "chunk": "100ms"}),
 ]
 
-PARAMETRIC = frozenset({"codec2", "encodec", "encodec-48k", "encodec-chunks"})
+PARAMETRIC = frozenset(
+    {
+        "codec2",
+        "dac",
+        "encodec",
+        "encodec-48k",
+        "encodec-chunks",
+        "esc",
+        "mimi",
+        "snac",
+        "wavtokenizer",
+    }
+)
 """Whose output has no waveform to hold against the input."""
 
 
