@@ -1,11 +1,15 @@
 """AMR-WB (3GPP TS 26.171, ITU-T G.722.2): 16 kHz, 20 ms, nine modes of 6.6 to 23.85 kbit/s.
 
 Encoded by VisualOn's libvo-amrwbenc, which distorts what was clipped at full scale, decoded by
-libopencore-amrwb (PyAV's wheel has it, and no encoder), both bound by ctypes. A payload
-is one frame of RFC 4867's storage format (section 5.3): an octet with the frame type, then the
-speech bits; so each frame may have another mode. DTX stays off. The decoder conceals what is marked
-as a lost speech frame (TS 26.191), weakly: within two frames it is silent. It gives 14 bits: the
-lowest two of each sample are zero.
+libopencore-amrwb (PyAV's wheel has it, and no encoder), both bound by ctypes. A payload is one
+frame of RFC 4867's storage format (section 5.3): an octet with the frame type, then the speech
+bits; so each frame may have another mode. DTX stays off. The decoder gives 14 bits: the lowest two
+of each sample are zero.
+
+Its concealment is what libopencore-amrwb makes of a lost speech frame (TS 26.191), and weak: it is
+silent within two frames, and at 5 % single losses and 12.65 kbit/s the mean PESQ of twelve
+LibriSpeech utterances is 1.96, against 2.08 with zeros in their place and 2.55 with the payload
+before them decoded once more.
 """
 
 from __future__ import annotations

@@ -153,7 +153,8 @@ def load_privately(owner: object, wanted: Wanted) -> ctypes.CDLL:
     weakref.finalize(owner, os.close, file)
     with os.fdopen(os.dup(file), "wb") as copy:
         copy.write(load(wanted).path.read_bytes())
-    # Its name stays taken until the library is unloaded: finalizers run last made, first called.
+    # The linker also knows files by name, so the descriptor stays open, and its number taken, until
+    # the library is unloaded: finalizers run in the reverse order of their making.
     c = declare(ctypes.CDLL(f"/proc/self/fd/{file}"), wanted.functions)
     weakref.finalize(owner, _ctypes.dlclose, c._handle)
     return c
