@@ -59,8 +59,11 @@ def _codec(configuration: str) -> Codec:
     """The codec of a canonical JSON configuration; loading weights once per matrix is enough."""
     wanted = json.loads(configuration)
     params = codecs.params_class(wanted["codec"]).model_validate(wanted["params"])
-    assets = {name: Path(path) for name, path in wanted["assets"].items()}
-    return codecs.create(wanted["codec"], params, assets)
+    return codecs.create(wanted["codec"], params, _assets_of(wanted))
+
+
+def _assets_of(job: dict[str, Any]) -> dict[str, Path]:
+    return {name: Path(path) for name, path in job["assets"].items()}
 
 
 def _codec_of(job: dict[str, Any]) -> Codec:
@@ -127,6 +130,7 @@ class Agent:
                 frame_count(job["input_samples"], facts),
                 monotonic_ns,
                 SenderSettings(**job["sender"]),
+                assets=_assets_of(job),
             )
             arrived: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
             settings = TransportSettings(**job["transport"])

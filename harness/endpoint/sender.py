@@ -82,7 +82,7 @@ class SenderCore:
         self._seqs = list(SEQUENCES)
         self._repeater = Repeater(settings) if settings.repeat else None
         self._parity = ParityMaker(settings) if settings.fec_parity else None
-        self._slots: dict[int, list[Packet]] = {}
+        self._slots: dict[int, tuple[int, bytes]] = {}
         self._outbox: deque[tuple[int, Packet]] = deque()
         self._history: dict[int, Packet] = {}
         self._sent_ns: dict[int, int] = {}
@@ -175,11 +175,10 @@ class SenderCore:
         """Send a frame and what protects it, or put it where it waits for its instant."""
         last = frame == self.frames - 1
         protected = self._repeater.wrap(payload) if self._repeater else payload
-        media = self._packets(Purpose.MEDIA, frame, protected, last)
         if self._settings.interleave > 1:
-            self._interleave(frame, media, last)
+            self._interleave(frame, protected, last)
         else:
-            self._pace(media, now_ns)
+            self._pace(self._packets(Purpose.MEDIA, frame, protected, last), now_ns)
         if self._parity is not None:
             for parity in self._parity.add(payload, last):
                 first = frame - frame % self._settings.fec_data
@@ -211,16 +210,22 @@ class SenderCore:
             return
         self._outbox.extend((now_ns + n * self._gap_ns, p) for n, p in enumerate(packets))
 
-    def _interleave(self, frame: int, packets: list[Packet], last: bool) -> None:
-        self._slots[interleaved_slot(frame, self._settings.interleave)] = packets
-        for packet in self._slots.pop(frame, ()):
+    def _interleave(self, frame: int, payload: bytes, last: bool) -> None:
+        """Packets are numbered as they leave, or their numbers would have gaps on the way."""
+        self._slots[interleaved_slot(frame, self._settings.interleave)] = frame, payload
+        for packet in self._packets_of_slot(frame):
             self._transmit(packet)
         if last:
             ready_ns = self._frame_rows[-1][1]
             for slot in sorted(self._slots):
                 due_ns = ready_ns + (slot - frame) * self._frame_ns
-                self._outbox.extend((due_ns, packet) for packet in self._slots[slot])
-            self._slots.clear()
+                self._outbox.extend((due_ns, packet) for packet in self._packets_of_slot(slot))
+
+    def _packets_of_slot(self, slot: int) -> list[Packet]:
+        if slot not in self._slots:
+            return []
+        frame, payload = self._slots.pop(slot)
+        return self._packets(Purpose.MEDIA, frame, payload, frame == self.frames - 1)
 
     def _transmit(self, packet: Packet) -> None:
         data = self._wire.pack(packet)

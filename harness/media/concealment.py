@@ -1,22 +1,27 @@
 """Generic concealment: audio made up from what was heard before, for any codec.
 
-Three kinds: ``zero`` (silence), ``repeat`` (the last frame again) and ``pitch`` (the last pitch
+Three simple kinds: ``zero`` (silence), ``repeat`` (the last frame again), ``pitch`` (the last pitch
 period again and again, in the spirit of ITU-T G.711 Appendix I). The latter two play at full level
 for 10 ms, then lose 20 % of it every 10 ms, and are silent after 60 ms (G.711 Appendix I); after
-them the first good frame is faded in. Audio is mono int16, shape (samples,).
+them the first good frame is faded in. A fourth, ``tplcnet``, is in ``neural_plc``. Audio is mono
+int16, shape (samples,).
 """
 
 from __future__ import annotations
 
 import math
 from collections import deque
+from collections.abc import Mapping
 from functools import lru_cache
-from typing import Literal
+from pathlib import Path
+from typing import Literal, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from harness.codecs.base import Pcm
+from harness.codecs.base import CodecFacts, Pcm
+from harness.media import neural_plc
+from harness.media.settings import ReceiverSettings
 from harness.media.stretch import LONGEST_PERIOD_S, cross_fade, period_range, pitch_period
 
 Method = Literal["zero", "repeat", "pitch"]
@@ -25,8 +30,47 @@ _FADE_S = 0.050
 _RECOVERY_S = 0.005
 
 
+class GenericConcealment(Protocol):
+    """Makes up frames for one stream, and fades the next good one in."""
+
+    @property
+    def looks_ahead(self) -> bool:
+        """Whether it does better with the good frame that follows a gap."""
+        ...
+
+    def conceal(self, following: Pcm | None = None) -> tuple[Pcm, bool]:
+        """The next frame, and whether it is nothing but silence. ``following``, only for one that
+        looks ahead: the good frame after it, where that is known already."""
+        ...
+
+    def heard(self, audio: Pcm) -> Pcm:
+        """Take what was decoded (or concealed by the codec); returns it with its start faded in
+        if the frame before was made up here."""
+        ...
+
+
+def generic_concealment(
+    settings: ReceiverSettings, facts: CodecFacts, assets: Mapping[str, Path]
+) -> GenericConcealment:
+    """What the settings ask for; ``pitch`` where the codec is to conceal, in case it does not.
+
+    ``assets`` maps each of the settings' ``required_assets`` to a verified file. Raises
+    Unsupported where the kind does not fit the codec, AssetError for weights that are no such.
+    """
+    rate_hz, frame_samples = facts.sample_rate_hz, facts.frame_samples
+    match settings.concealment:
+        case "tplcnet":
+            return neural_plc.NeuralConcealment(rate_hz, frame_samples, assets["tplcnet"])
+        case "codec":
+            return Concealment("pitch", rate_hz, frame_samples)
+        case method:
+            return Concealment(method, rate_hz, frame_samples)
+
+
 class Concealment:
-    """Makes up frames of ``frame_samples`` for one stream, and fades the next good one in."""
+    """The simple kinds, for frames of ``frame_samples``."""
+
+    looks_ahead = False
 
     def __init__(self, method: Method, rate_hz: int, frame_samples: int) -> None:
         self._method = method
@@ -38,7 +82,7 @@ class Concealment:
         self._cycle = np.zeros(0, np.int16)
         self._made_up = 0  # samples since the last good one
 
-    def conceal(self) -> tuple[Pcm, bool]:
+    def conceal(self, following: Pcm | None = None) -> tuple[Pcm, bool]:  # noqa: ARG002
         """The next frame, and whether it is nothing but silence."""
         if self._method == "zero":
             return np.zeros(self._frame_samples, np.int16), True

@@ -17,7 +17,9 @@ A frame whose own packets did not come may still be restored by what protects it
 (``media/protection.py``): it is then decoded as any other. What is missing after that is, in this
 order: recovered from the redundancy in a later payload (in-band FEC and DRED are part of the codec,
 so they are used whatever the concealment), concealed by the codec, concealed by the generic
-``pitch``. The settings ``zero``, ``repeat``, ``pitch`` put that concealment in the codec's place.
+``pitch``. The settings ``zero``, ``repeat``, ``pitch``, ``tplcnet`` put that concealment in the
+codec's place; where it does better with the frame after the gap, and that is here, it is decoded at
+once.
 The decoder is told of every missing frame once, in order (``recover`` or ``conceal``), even where
 its audio is not used: its state must pass the gap as it would have with its own concealment, or the
 frames that follow would differ between settings.
@@ -25,13 +27,14 @@ frames that follow would differ between settings.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
+from pathlib import Path
 
 import numpy as np
 
 from harness.codecs.base import CodecFacts, Decoder, Pcm
 from harness.errors import CellFailed
-from harness.media.concealment import Concealment
+from harness.media.concealment import generic_concealment
 from harness.media.feedback import Reporter
 from harness.media.jitterbuffer import BAND_NS, DelayEstimator
 from harness.media.packet import ForeignPacket, Packet, Purpose
@@ -66,7 +69,8 @@ class ReceiverCore:
     """One stream's receiver. ``clock`` gives CLOCK_MONOTONIC (or virtual) nanoseconds.
 
     ``on_packet`` takes whatever the socket gave, in order of arrival, and never raises.
-    ``pull`` raises CellFailed when the decoder crashes or breaks its contract.
+    ``pull`` raises CellFailed when the decoder crashes or breaks its contract. ``assets`` maps each
+    of the settings' ``required_assets`` to a verified file; what is wrong with them is raised.
     """
 
     def __init__(
@@ -79,6 +83,7 @@ class ReceiverCore:
         clock: Callable[[], int],
         sender: SenderSettings | None = None,
         wire: Wire = HARNESS,
+        assets: Mapping[str, Path] | None = None,
     ) -> None:
         sender = sender or SenderSettings()
         self._wire = wire
@@ -97,8 +102,8 @@ class ReceiverCore:
         self._device_ns, self._max_ns = settings.device_ns, settings.max_ns
         self._adaptive = settings.mode == "adaptive"
         self._forced = settings.concealment != "codec"
-        method = "pitch" if settings.concealment == "codec" else settings.concealment
-        self._generic = Concealment(method, facts.sample_rate_hz, facts.frame_samples)
+        self._generic = generic_concealment(settings, facts, assets or {})
+        self._ahead: list[Pcm | None] = []  # frame ``next``, where it is decoded already
         self._buffer = Reassembler()
         self._delays = DelayEstimator(settings, facts.frame_ns)
         self._packets: list[list[int]] = []
@@ -186,11 +191,11 @@ class ReceiverCore:
         if self._repeats:
             try:
                 payload, older = unwrap(payload)
-            except (ValueError, IndexError):
+            except ValueError:
                 return  # the codec will refuse it
             held.parts = {0: payload}
             held.fragments = 1
-            for number, repeated in enumerate(older, 1):
+            for number, repeated in enumerate(filter(None, older), 1):
                 self._restore(frame - number * self._repeats, repeated, recv_ns, ())
         if self._parity is not None:
             self._restore_all(self._parity.add_media(frame, payload), recv_ns)
@@ -302,7 +307,9 @@ class ReceiverCore:
         kind = _DECODED
         if (held := self._buffer.peek(k, pull_ns)) is not None:
             complete_ns = held.complete_ns
-            audio = self._decode(held.payload)
+            audio = self._ahead.pop() if self._ahead else self._decode(held.payload)
+            if audio is not None:
+                audio = self._generic.heard(audio)
             if held.restored:
                 kind, verdict = Kind.FEC, _INCOMPLETE
             else:
@@ -334,7 +341,7 @@ class ReceiverCore:
             return None
         except Exception as error:
             raise CellFailed(f"the decoder crashed: {type(error).__name__}: {error}") from error
-        return self._generic.heard(self._checked(audio))
+        return self._checked(audio)
 
     def _make_up(self, k: int, pull_ns: int) -> tuple[Pcm, Kind, int]:
         """A frame that cannot be decoded: audio, kind, and when its redundancy came (or -1)."""
@@ -349,7 +356,11 @@ class ReceiverCore:
         audio = self._decoder.conceal()
         if audio is not None and not self._forced:
             return self._generic.heard(self._checked(audio)), Kind.CONCEALED, -1
-        audio, silent = self._generic.conceal()
+        following = None
+        if self._generic.looks_ahead and (held := self._buffer.peek(k + 1, pull_ns)) is not None:
+            following = self._decode(held.payload)
+            self._ahead.append(following)
+        audio, silent = self._generic.conceal(following)
         return audio, Kind.SILENCE if silent else Kind.CONCEALED, -1
 
     def _checked(self, audio: Pcm) -> Pcm:
@@ -419,7 +430,10 @@ class ReceiverCore:
         """
         while (newest - self._next) * self._frame_ns > self._max_ns:
             start_ns = self._clock()
-            self._decoder.conceal()
+            if self._ahead:
+                self._ahead.clear()
+            else:
+                self._decoder.conceal()
             self._discard(self._next, pull_ns)
             silence = np.zeros(self._frame_samples, np.int16)
             end_ns = self._clock()

@@ -40,9 +40,11 @@ def unwrap(wrapped: bytes) -> tuple[bytes, list[bytes]]:
     """The inverse of :func:`wrap`. Raises ValueError where lengths do not add up."""
     count = wrapped[0]
     start = 1 + _LENGTH.size * count
+    if len(wrapped) < start:
+        raise ValueError(f"expected the lengths of {count} repeated payloads")
     lengths = [length for (length,) in _LENGTH.iter_unpack(wrapped[1:start])]
     end = len(wrapped) - sum(lengths)
-    if len(lengths) != count or end < start:
+    if end < start:
         raise ValueError("lengths of repeated payloads do not add up")
     older = []
     at = end

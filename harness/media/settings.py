@@ -18,8 +18,13 @@ class ReceiverSettings:
     mode: Literal["fixed", "adaptive"] = "fixed"
     start_ns: int = 60_000_000
     max_ns: int = 400_000_000
-    concealment: Literal["codec", "zero", "repeat", "pitch"] = "codec"
+    concealment: Literal["codec", "zero", "repeat", "pitch", "tplcnet"] = "codec"
     device_ns: int = 10_000_000
+
+    @property
+    def required_assets(self) -> tuple[str, ...]:
+        """Names in the weights manifest that the concealment needs."""
+        return ("tplcnet",) if self.concealment == "tplcnet" else ()
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pandas as pd
@@ -30,8 +30,10 @@ def network_scores(packets: Table, frames: Table, cell: Mapping[str, Any]) -> li
     """All scores that are not of audio, for one cell that streamed.
 
     ``packets`` and ``frames`` are the cell's rows of these tables (in order of sending, of
-    playing), ``cell`` its row of ``cells``.
+    playing), ``cell`` its row of ``cells``. Packets count that carry media the first time: what
+    protects them is seen in the frames and in the bitrate on the wire.
     """
+    packets = _media(packets)
     return [
         *_delays(packets, frames),
         *_losses(packets, cell),
@@ -41,6 +43,13 @@ def network_scores(packets: Table, frames: Table, cell: Mapping[str, Any]) -> li
             for mode in METRICS["bitrate"].modes
         ),
     ]
+
+
+def _media(packets: Table) -> Table:
+    media = np.asarray(packets["purpose"], str) == "media"
+    if isinstance(packets, pd.DataFrame):
+        return cast(pd.DataFrame, packets.loc[media])
+    return {name: column[media] for name, column in packets.items()}
 
 
 def _delays(packets: Table, frames: Table) -> Iterable[Score]:

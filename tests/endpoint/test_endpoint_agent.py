@@ -16,7 +16,7 @@ from harness.codecs.base import CodecFacts, Pcm
 from harness.control import Channel, Listener
 from harness.errors import BadInput, CellFailed, Unsupported
 from harness.media.fates import join
-from harness.records import Columns
+from harness.records import Columns, Kind
 from harness.transports import TRANSPORTS, is_reliable
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns
 
@@ -84,6 +84,28 @@ def run(
     received, received_columns = pair["receiver"].answer(20)
     figures = {**prepared, "sent": sent, "received": received}
     return figures, sent_columns, received_columns, t0_ns
+
+
+def test_a_protected_stream_is_whole_and_its_receiver_answers(pair: dict[str, Channel]) -> None:
+    protection = {
+        "repeat": 1,
+        "fec": "reed-solomon",
+        "fec_data": 4,
+        "fec_parity": 1,
+        "interleave": 2,
+        "nack_retries": 2,
+        "adapt": "loss-delay",
+        "report_every_ns": 50 * NS_PER_MS,
+    }
+    wanted = job(codec="opus", sender=protection)
+    figures, sent, received, _ = run(pair, wanted)
+    assert figures["sent"]["reports"] > 0
+    assert figures["sent"]["foreign_feedback"] == 0
+    purposes = part(sent, "packets")["purpose"]
+    assert np.bincount(purposes).tolist() == [26, 7]  # 25 frames of input and Opus' own delay
+    assert Kind.CONCEALED not in part(received, "frames")["kind"]
+    # Nothing was lost, so the rate has grown (to what the codec really took).
+    assert part(sent, "frames")["target_bps"][-1] > part(sent, "frames")["target_bps"][0]
 
 
 @pytest.mark.parametrize("transport", TRANSPORTS)

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from itertools import cycle, islice
+from pathlib import Path
 
 import numpy as np
 
@@ -146,11 +147,14 @@ def listen(
     facts: CodecFacts = FACTS,
     decoder: ScriptedDecoder | None = None,
     stop_ns: int = T0 + 60_000 * MS,
+    assets: Mapping[str, Path] | None = None,
 ) -> Heard:
     """Run a receiver over arrivals (time, bytes) in order; pulls happen when they are due."""
     clock = Clock()
     decoder = decoder or ScriptedDecoder(facts)
-    core = ReceiverCore(settings or ReceiverSettings(), facts, decoder, STREAM, frames, clock)
+    core = ReceiverCore(
+        settings or ReceiverSettings(), facts, decoder, STREAM, frames, clock, assets=assets
+    )
     coming = list(came)
     while coming or core.next_pull_ns() is not None:
         due = core.next_pull_ns()

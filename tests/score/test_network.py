@@ -38,6 +38,7 @@ def cell_tables(fates: list[str], transit_ms: list[float | None]) -> tuple[pd.Da
         "send_ns": np.arange(count) * 20 * MS,
         "transit_ns": np.ma.MaskedArray(transit, mask=never),
         "fate": np.array(fates, str),
+        "purpose": np.full(count, "media"),
     }
     made_up = ~np.isin(fates, ("played", "reordered"))
     frames = {name: zeros for name in schema.FRAMES if name not in ("cell_id", "kind")}

@@ -11,7 +11,7 @@ import numpy as np
 
 from harness import codecs
 from harness.codecs.base import Codec
-from harness.media.settings import ReceiverSettings
+from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.network.link import Link, LinkPair
 from harness.records import Observed
 from harness.transports.base import TransportSettings
@@ -57,6 +57,8 @@ def streamed(
     compute: Compute | None = None,
     seed: int = 1,
     stop_ns: int = NEVER_NS,
+    sender: SenderSettings | None = None,
+    reverse: Link | None = None,
 ) -> Observed:
     """Noise of ``frames`` frames, streamed."""
     made = of or codec()
@@ -66,12 +68,13 @@ def streamed(
         Stream(
             codec=made,
             pcm=pcm,
-            pair=LinkPair(forward or Link(), Link()),
+            pair=LinkPair(forward or Link(), reverse or Link()),
             receiver=receiver or ReceiverSettings(),
             transport=transport or TransportSettings(),
             stream_id=9,
             seed=seed,
             compute=compute or Zero(),
             stop_ns=stop_ns,
+            sender=sender or SenderSettings(),
         )
     )
