@@ -141,7 +141,7 @@ def fetch(
     observer.phase("fetching", len(assets))
     for asset in assets:
         store.fetch(asset)
-        observer.step(f"{asset.name} ({readable_size(asset.size_bytes)})")
+        observer.step(f"{asset.name} ({asset.size})")
 
 
 def _items(entry: Entry, base: Path) -> Iterator[ItemRef]:
@@ -195,8 +195,9 @@ def _row(
     name: str, kind: str, assets: Sequence[Asset], licence: str, store: AssetStore
 ) -> AssetRow:
     here = sum(map(store.has, assets))
-    size = readable_size(sum(asset.size_bytes for asset in assets))
-    return AssetRow(name, kind, len(assets), size, f"{here} of {len(assets)}", licence)
+    size = sum(asset.size_bytes for asset in assets)
+    readable = readable_size(size) if size else "unknown"
+    return AssetRow(name, kind, len(assets), readable, f"{here} of {len(assets)}", licence)
 
 
 def _unknown(what: str, name: str, valid: list[str]) -> BadInput:

@@ -1,7 +1,8 @@
 """What is known of every corpus and of all weights: ``manifests/*.yaml``, typed.
 
 A file is named by its URL and identified by its sha256: wherever bytes with that hash lie (cache,
-mirror, network), they are the file.
+mirror, network), they are the file. Of some weights only the beginning of the hash is known, since
+their publisher names the file after it; the store then holds the user to what came first.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from typing import Any, Literal
 import yaml
 
 from harness.assets.items import ItemRef
+from harness.units import readable_size
 
 _MANIFESTS = resources.files(__package__) / "manifests"
 _WEIGHTS = "weights"
@@ -27,7 +29,14 @@ class Asset:
     name: str
     url: str
     sha256: str
+    """64 hex digits; only the first of them, 8 at least, where the publisher says no more."""
     size_bytes: int
+    """0 where it is not known."""
+
+    @property
+    def size(self) -> str:
+        """For people."""
+        return readable_size(self.size_bytes) if self.size_bytes else "size unknown"
 
 
 @dataclass(frozen=True)
@@ -63,7 +72,7 @@ def weights() -> Mapping[str, Weights]:
     """All weights by name."""
     return {
         name: Weights(
-            asset=Asset(name, entry["url"], entry["sha256"], entry["size_bytes"]),
+            asset=Asset(name, entry["url"], entry["sha256"], entry.get("size_bytes", 0)),
             licence=entry["licence"],
             attribution=entry["attribution"],
             terms=entry["terms"],

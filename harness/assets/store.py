@@ -2,7 +2,8 @@
 
 Nothing is ever handed out whose bytes were not hashed. A download goes to a file of its own and
 gets its name only when complete and correct, so a cut-off one is never used; a damaged cache entry
-is noticed and fetched again.
+is noticed and fetched again. Where only the beginning of a hash is known, the whole hash of what
+came first is kept beside the file (``.sha256``), and nothing else is taken for it afterwards.
 
 Environment: ``HARNESS_CACHE`` (default ``$XDG_CACHE_HOME/codec-network-harness``, below
 ``~/.cache``); ``HARNESS_MIRROR``, a folder searched by content before any download.
@@ -32,7 +33,6 @@ from typing import IO
 from harness.assets import manifest
 from harness.assets.manifest import Asset
 from harness.errors import AssetError, Unsupported
-from harness.units import readable_size
 
 ENV_CACHE = "HARNESS_CACHE"
 ENV_MIRROR = "HARNESS_MIRROR"
@@ -40,6 +40,7 @@ MAX_CONTENT_BYTES = 64 << 20
 """Larger files of a mirror, weights for one, are not looked into."""
 _CHUNK_BYTES = 1 << 20
 _TIMEOUT_S = 15.0
+_SHA256_DIGITS = 64
 _READABLE = 0o644  # the unprivileged user of a container reads weights from the mounted cache
 
 Progress = Callable[[str], None]
@@ -53,8 +54,8 @@ class Unreachable(AssetError):
         self.reason = f"{host}: {reason}"
         super().__init__(
             f"{asset.name}: cannot download {asset.url} ({reason}); check the network and its"
-            f" proxy, or put the file (sha256 {asset.sha256}) into a folder and set {ENV_MIRROR}"
-            " to it"
+            f" proxy, or put the file under its own name (sha256 {asset.sha256}) into a folder and set"
+            f" {ENV_MIRROR} to it"
         )
 
 
@@ -98,7 +99,7 @@ class AssetStore:
             state = (found.st_mtime_ns, found.st_size)
             if self._verified.get(path) == state:
                 return True
-            intact = state[1] == asset.size_bytes and file_sha256(path) == asset.sha256
+            intact = asset.size_bytes in (0, state[1]) and self._is(asset, file_sha256(path))
         except OSError:
             return False
         if intact:
@@ -128,18 +129,34 @@ class AssetStore:
                         shutil.copyfileobj(original, file)
                 else:
                     if progress is not None:
-                        progress(f"downloading {asset.name} ({readable_size(asset.size_bytes)})")
+                        progress(f"downloading {asset.name} ({asset.size})")
                     self._download(asset, file)
                 file.flush()
                 got = file_sha256(Path(file.name))
-                if got != asset.sha256:
+                if not self._is(asset, got):
                     raise AssetError(
                         f"{asset.name}: {source or asset.url} gave {file.tell()} bytes with sha256"
-                        f" {got}, expected {asset.size_bytes} bytes with {asset.sha256}; the file"
+                        f" {got}, expected {self._sha256(asset)} ({asset.size}); the file"
                         f" has changed or a proxy replaced it: get the right one and point"
                         f" {ENV_MIRROR} at its folder"
                     )
+            if len(asset.sha256) < _SHA256_DIGITS:
+                with self._new_file(self._pin(asset)) as pin:
+                    pin.write(got.encode())
             return path
+
+    def _pin(self, asset: Asset) -> Path:
+        return self.path_of(asset).with_suffix(".sha256")
+
+    def _sha256(self, asset: Asset) -> str:
+        """What its hash must begin with: all of it, once the file has been here."""
+        try:
+            return self._pin(asset).read_text()
+        except FileNotFoundError:
+            return asset.sha256
+
+    def _is(self, asset: Asset, sha256: str) -> bool:
+        return sha256.startswith(self._sha256(asset))
 
     def content(self, url: str, sha256: str) -> bytes:
         """The bytes of a small file that a scenario names by URL and sha256.
@@ -239,8 +256,13 @@ class AssetStore:
         return by_size
 
     def _in_mirror(self, asset: Asset) -> Path | None:
-        candidates = self._mirror_by_size.get(asset.size_bytes, [])
-        return next((path for path in candidates if file_sha256(path) == asset.sha256), None)
+        if asset.size_bytes:
+            candidates = self._mirror_by_size.get(asset.size_bytes, [])
+        else:
+            name = PurePosixPath(urllib.parse.urlparse(asset.url).path).name
+            found = (path for paths in self._mirror_by_size.values() for path in paths)
+            candidates = [path for path in found if path.name == name]
+        return next((path for path in candidates if self._is(asset, file_sha256(path))), None)
 
     def _small_in_mirror(self, sha256: str) -> bytes | None:
         for size, paths in self._mirror_by_size.items():

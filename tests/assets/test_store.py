@@ -111,6 +111,48 @@ def test_the_mirror_is_searched_by_content(base: str, requests: list[str], tmp_p
     assert requests == []
 
 
+def beginning(base: str, name: str = "whole") -> Asset:
+    """As weights that their publisher names after the first digits of their hash."""
+    return Asset(name, f"{base}/{name}.bin", hashlib.sha256(CONTENT).hexdigest()[:8], 0)
+
+
+def test_the_beginning_of_a_hash_is_held_against_a_download(base: str, tmp_path: Path) -> None:
+    store = AssetStore(tmp_path)
+    assert store.fetch(beginning(base)).read_bytes() == CONTENT
+    assert store.has(beginning(base))
+    with pytest.raises(AssetError, match=r"other: .* expected [0-9a-f]{8} \(size unknown\)"):
+        AssetStore(tmp_path / "new").fetch(beginning(base, "other"))
+    assert files(tmp_path / "new") == []
+
+
+def test_the_whole_hash_of_what_came_first_is_kept(base: str, tmp_path: Path) -> None:
+    """Another file whose hash begins alike is not taken for it."""
+    path = AssetStore(tmp_path).fetch(beginning(base))
+    kept = path.with_suffix(".sha256")
+    assert kept.read_text() == hashlib.sha256(CONTENT).hexdigest()
+    path.write_bytes(CONTENT[:-1] + b"\0")
+    assert not AssetStore(tmp_path).has(beginning(base))
+    kept.write_text(beginning(base).sha256 + 56 * "0")
+    with pytest.raises(AssetError, match=r"expected [0-9a-f]{8}0{56}"):
+        AssetStore(tmp_path).fetch(beginning(base))
+
+
+def test_without_a_size_the_mirror_is_searched_by_name(
+    base: str, requests: list[str], tmp_path: Path
+) -> None:
+    mirror = tmp_path / "mirror" / "deep"
+    mirror.mkdir(parents=True)
+    (mirror / "any name").write_bytes(CONTENT)
+    store = AssetStore(tmp_path / "cache", tmp_path / "mirror")
+    assert store.fetch(beginning(base)).read_bytes() == CONTENT
+    assert requests == ["/whole.bin"]
+    (mirror / "whole.bin").write_bytes(CONTENT)
+    again = AssetStore(tmp_path / "other cache", tmp_path / "mirror")
+    assert again.lacks(beginning(base)) is None
+    assert again.fetch(beginning(base)).read_bytes() == CONTENT
+    assert requests == ["/whole.bin"]
+
+
 @pytest.mark.parametrize("compressed", [False, True])
 def test_content_named_by_a_scenario_is_found_in_the_mirror(
     compressed: bool, base: str, requests: list[str], tmp_path: Path
