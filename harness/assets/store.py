@@ -54,8 +54,8 @@ class Unreachable(AssetError):
         self.reason = f"{host}: {reason}"
         super().__init__(
             f"{asset.name}: cannot download {asset.url} ({reason}); check the network and its"
-            f" proxy, or put the file under its own name (sha256 {asset.sha256}) into a folder and set"
-            f" {ENV_MIRROR} to it"
+            f" proxy, or put the file under its own name (sha256 {asset.sha256}) into a folder and"
+            f" set {ENV_MIRROR} to it"
         )
 
 
