@@ -1,8 +1,9 @@
 """AMR-NB (3GPP TS 26.071): 8 kHz, frames of 20 ms, eight modes; coded by opencore-amr.
 
-The encoder looks 5 ms ahead; with the filters of both ends the output lags by 39 samples, 24.9 ms
-with the frame. A payload is one frame as RFC 4867, section 5 stores it: a byte that names the mode,
-then the speech bits. DTX stays off: every frame has a payload.
+The encoder looks 5 ms ahead, 40 samples, which is also where the output's phase lies; its plain
+correlation with the input peaks one sample earlier, for the post-filter tilts the spectrum. A
+payload is one frame as RFC 4867, section 5 stores it: a byte that names the mode, then the speech
+bits. DTX stays off: every frame has a payload.
 
 A lost frame is concealed by the decoder's own substitution and muting (TS 26.091), which a frame of
 type NO_DATA asks for: the last voice parameters are repeated and fade to silence within about
@@ -25,7 +26,7 @@ from harness.units import format_bitrate
 
 _RATE_HZ = 8_000
 _FRAME_SAMPLES = 160
-_DELAY_SAMPLES = 39
+_DELAY_SAMPLES = 40
 _MODES_BPS = (4_750, 5_150, 5_900, 6_700, 7_400, 7_950, 10_200, 12_200)
 _FRAME_BYTES = tuple(1 + -(-bps // 50 // 8) for bps in _MODES_BPS)
 """Of each mode: the type and 20 ms of speech bits, filled up to whole bytes."""
@@ -50,6 +51,7 @@ def required_assets(params: Params) -> tuple[str, ...]:  # noqa: ARG001
 
 
 def create(params: Params, assets: Mapping[str, Path]) -> AmrNbCodec:  # noqa: ARG001
+    library = libav.require(("libopencore_amrnb", "w"), ("libopencore_amrnb", "r"))
     return AmrNbCodec(
         CodecFacts(
             sample_rate_hz=_RATE_HZ,
@@ -57,7 +59,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> AmrNbCodec:  # noqa: A
             lookahead_frames=0,
             delay_samples=_DELAY_SAMPLES,
             nominal_bitrate_bps=params.bitrate,
-            library=libav.require(("libopencore_amrnb", "w"), ("libopencore_amrnb", "r")),
+            library=f"opencore-amr in {library}",
             conceals=True,
             bitrate_range_bps=(_MODES_BPS[0], _MODES_BPS[-1]),
         )

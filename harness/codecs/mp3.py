@@ -116,7 +116,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> Mp3Codec:  # noqa: ARG
         lookahead_frames=lookahead_frames,
         delay_samples=_DELAY_SAMPLES,
         nominal_bitrate_bps=params.bitrate,
-        library=library,
+        library=f"LAME in {library}",
     )
     return Mp3Codec(facts, params)
 

@@ -165,7 +165,7 @@ def test_every_mode_of_amr_nb_has_its_size_and_is_speech(bitrate: str, size: int
     codec, pcm = make("amr-nb", bitrate=bitrate), noise_bursts(8_000, 2)
     coded = _coded(codec, pcm)
     assert {len(payload) for payload in coded} == {size}
-    assert lag(round_trip(codec, pcm), pcm) == codec.facts.delay_samples
+    assert abs(lag(round_trip(codec, pcm), pcm) - codec.facts.delay_samples) <= 1
 
 
 def test_amr_nb_conceals_by_repeating_and_fading_and_recovers() -> None:
@@ -192,7 +192,8 @@ def test_amr_nb_changes_its_mode_with_the_next_frame(
     coded, used = _changing_rate(codec, pcm, 40, asked_bps)
     assert used == used_bps
     assert [len(payload) for payload in coded] == [18] * 40 + [size] * 60
-    assert lag(np.concatenate(_played(codec, coded, set())), pcm) == codec.facts.delay_samples
+    heard = np.concatenate(_played(codec, coded, set()))
+    assert abs(lag(heard, pcm) - codec.facts.delay_samples) <= 1
 
 
 @pytest.mark.parametrize(
