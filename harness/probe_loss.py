@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import as_completed
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
@@ -121,6 +121,8 @@ class Task:
     places_ns: tuple[int, ...]
     receiver: ReceiverSettings
     transport: TransportSettings
+    concealing: tuple[tuple[str, Path], ...] = ()
+    """Of the receiver's concealment."""
 
 
 @dataclass(frozen=True)
@@ -150,8 +152,9 @@ def probe_loss(options: Options, observer: Observer) -> Outcome:
     places = _places(references, options.positions, wanted.seed, observer)
     entries, skipped = _runnable(_chosen(wanted, options.codecs), store, options.scenario is None)
     receiver, transport = _settings(wanted, observer)
+    concealing = _weights(receiver.required_assets, store)
     tasks = [
-        Task(entry, weights, references[name], places[name], receiver, transport)
+        Task(entry, weights, references[name], places[name], receiver, transport, concealing)
         for name in places
         for entry, weights in entries
     ]
@@ -260,7 +263,18 @@ def _decoded(task: Task, codec: Codec, pcm: Pcm, place_ns: int | None) -> Observ
     calm = Weather(((0, Link()),))
     audio_ns = len(pcm) * NS_PER_S // facts.sample_rate_hz
     pair = fit(Trace(replace(calm, spells=spells), calm, audio_ns), clock)
-    return simulate(Stream(codec, pcm, pair, task.receiver, task.transport, 1, 0, Zero()))
+    stream = Stream(
+        codec=codec,
+        pcm=pcm,
+        pair=pair,
+        receiver=task.receiver,
+        transport=task.transport,
+        stream_id=1,
+        seed=0,
+        compute=Zero(),
+        assets=dict(task.concealing),
+    )
+    return simulate(stream)
 
 
 def _lost_frame(observed: Observed) -> int:
@@ -305,7 +319,7 @@ def _runnable(
     for entry in entries:
         needed = codecs.module(entry.codec).required_assets(entry.params)
         try:
-            found.append((entry, tuple((name, store.weights(name)) for name in needed)))
+            found.append((entry, _weights(needed, store)))
         except Unsupported as error:
             if stand_in:
                 params = entry.params.model_copy(update={"weights": "random"})
@@ -313,6 +327,11 @@ def _runnable(
             else:
                 skipped[entry.name] = str(error)
     return found, skipped
+
+
+def _weights(names: Iterable[str], store: assets.AssetStore) -> tuple[tuple[str, Path], ...]:
+    """Raises Unsupported where some are not to be had."""
+    return tuple((name, store.weights(name)) for name in names)
 
 
 def _places(

@@ -199,7 +199,8 @@ def _inputs(
 
 
 def _needed(cell: Cell) -> tuple[str, ...]:
-    return codecs.module(cell.codec.codec).required_assets(cell.codec.params)
+    of_codec = codecs.module(cell.codec.codec).required_assets(cell.codec.params)
+    return (*of_codec, *cell.receiver.settings.required_assets)
 
 
 def _weights(cells: Plan, wanted: Sequence[Measure], store: assets.AssetStore) -> Weights:

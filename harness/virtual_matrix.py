@@ -219,6 +219,8 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
         seed=cell.seed,
         compute=cost,
         stop_ns=longest_ns(cell, facts, met),
+        sender=cell.transport.sender,
+        assets=_paths(cell.receiver.settings.required_assets),
     )
     with blamed_on(f"codec {cell.codec.codec} over {stream.transport.transport}"):
         observed = simulate(stream)
@@ -240,7 +242,8 @@ def _figures(cell: Cell, result: CellResult) -> list[Score]:
 def _made(kind: str, params: Params) -> tuple[Codec, Compute] | HarnessError:
     try:
         with blamed_on(f"codec {kind}"):
-            codec = codecs.create(kind, params, dict(_assets(kind, params)))
+            needed = codecs.module(kind).required_assets(params)
+            codec = codecs.create(kind, params, _paths(needed))
         return codec, compute(_shared.compute, kind, params, codec, load(_shared.profile))
     except HarnessError as error:
         return error
@@ -254,12 +257,15 @@ def _codec(kind: str, params: Params) -> tuple[Codec, Compute]:
     return made
 
 
-def _assets(kind: str, params: Params) -> Iterator[tuple[str, Path]]:
-    for name in codecs.module(kind).required_assets(params):
+def _paths(names: Sequence[str]) -> dict[str, Path]:
+    """Verified files of these weights. Raises Unsupported where one is not to be had."""
+    paths = {}
+    for name in names:
         found = _shared.assets[name]
         if isinstance(found, Unsupported):
             raise found
-        yield name, found
+        paths[name] = found
+    return paths
 
 
 @lru_cache(maxsize=_KEPT_REFERENCES)

@@ -344,7 +344,7 @@ class ReceiverEntry(Written):
     """What the listener's side is set to do."""
 
     jitter_buffer: JitterBuffer = JitterBuffer()
-    concealment: Literal["codec", "zero", "repeat", "pitch"] = Field(
+    concealment: Literal["codec", "zero", "repeat", "pitch", "tplcnet"] = Field(
         default=_LISTENER.concealment, description="of missing frames"
     )
     device: Delay = Field(

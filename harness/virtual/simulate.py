@@ -12,10 +12,11 @@ schedule and catches up; the listener decodes in one thread, packets are stamped
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from operator import itemgetter
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from harness.codecs.base import Codec, Decoder, Encoder, Pcm
@@ -59,6 +60,8 @@ class Stream:
     stop_ns: int = NEVER_NS
     """From then on nobody waits for what has not come; until then, as long as anything comes."""
     sender: SenderSettings = field(default_factory=SenderSettings)
+    assets: Mapping[str, Path] = field(default_factory=dict)
+    """What the receiver's settings need."""
 
 
 class Clock:
@@ -273,6 +276,7 @@ class _Listener:
             frame_count(len(stream.pcm), stream.codec.facts),
             self._clock.read,
             stream.sender,
+            assets=stream.assets,
         )
 
     def due_ns(self) -> int:
