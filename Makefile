@@ -7,9 +7,10 @@ PYTEST ?=
 
 BIN := .venv/bin
 HARNESS := $(BIN)/harness
+LIBOPUS := .cache/native/libopus.so.0
 
 .DEFAULT_GOAL := help
-.PHONY: help matrix test check bench report image doctor lock clean
+.PHONY: help matrix test check bench report image libopus doctor lock clean
 
 help: ## list the targets
 	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
@@ -35,6 +36,8 @@ report: .venv/.installed ## draw the report of RUN again (default: the last run)
 image: .venv/.installed ## build the container image (make matrix does it by itself)
 	@$(BIN)/python -m harness.labs.image
 
+libopus: $(LIBOPUS) ## build libopus with DRED and deep PLC for the labs on this host (needs gcc)
+
 doctor: .venv/.installed ## say what this machine can do, and the remedy for what it cannot
 	@$(HARNESS) doctor
 
@@ -48,6 +51,11 @@ clean: ## remove leftovers of killed runs, and caches; environment and results s
 	@if [ -x $(HARNESS) ]; then $(HARNESS) clean; fi
 	@rm -rf .wheelhouse build .pytest_cache .mypy_cache .ruff_cache .hypothesis
 	@find harness tests -name __pycache__ -type d -prune -exec rm -rf {} +
+
+# With standard tools only, so that it needs no environment. DRED goes without where it fails.
+$(LIBOPUS): harness/labs/libopus.py
+	@echo "building libopus with DRED and deep PLC (half a minute)"
+	@$(PYTHON) $< $(@D)
 
 # The stamp is written last: an environment that was cut off while it was made is made again.
 .venv/.installed: requirements.lock requirements.no-deps.lock pyproject.toml

@@ -1,8 +1,7 @@
 # What the harness imports. Rebuilt when the lock changes, not when the harness does.
 #
-# BASE is any Debian 12 with Python 3.11: this image, or one that debootstrap made (harness/labs/
-# image.py). Its digest is that of the index, so it serves every architecture.
-ARG BASE=python:3.11.16-slim-bookworm@sha256:a36c24f9cbdf4fd0f52d67f0823eeac19c2028c637cecc392d97f980d4fec56b
+# BASE is what native.Dockerfile makes, or what that one starts from, where it could not be made.
+ARG BASE
 
 FROM ${BASE} AS packages
 LABEL codec-network-harness.stage=packages

@@ -1,9 +1,12 @@
 """Opus (RFC 6716): libopus, bound by ctypes.
 
-PyAV's Opus decoder has no call for lost packets; libopus itself has three ways of living with
-one: concealment (``conceal``), deep PLC (a neural one, ``deep_plc``) and in-band FEC, a coarse
-copy of each frame inside the packet after it (``fec``; ``recover``). DTX stays off: every frame
-has a payload.
+PyAV's Opus decoder has no call for lost packets; libopus itself has four ways of living with one:
+concealment (``conceal``), deep PLC (a neural one, ``deep_plc``), in-band FEC, a coarse copy of each
+frame inside the packet after it (``fec``; ``recover``), and DRED, features of up to a second of
+speech in every packet, from which the decoder's vocoder speaks any frame of that time (``dred``;
+``recover`` with ``frames_back``; Valin et al., ICASSP 2023). Deep PLC and DRED are in no
+distribution's libopus and not in PyAV's: ``make libopus`` builds one that has them, and the
+container image carries it. DTX stays off: every frame has a payload.
 """
 
 from __future__ import annotations
@@ -21,6 +24,7 @@ from typing import Annotated, Literal, Self
 import numpy as np
 from pydantic import Field, model_validator
 
+import harness
 from harness.codecs import base
 from harness.codecs.allowed import Between, OneOf, whole_samples
 from harness.codecs.base import CodecFacts, Pcm
@@ -29,16 +33,23 @@ from harness.fields import BitrateBps, DurationNs, FrequencyHz, Probability
 from harness.units import format_bitrate, format_duration, format_frequency
 
 _ENVIRONMENT = "HARNESS_LIBOPUS"
+_BUILT = Path(harness.__file__).parents[1] / ".cache" / "native" / "libopus.so.0"
+_REMEDY = f"build one that has it (make libopus), or name one in {_ENVIRONMENT}"
 _MAX_PAYLOAD = 3 * 1275 + 7
 """Bytes: three 20 ms frames of 1275 bytes each in one 60 ms packet (RFC 6716, section 3)."""
 _APPLICATIONS = {"voip": 2048, "audio": 2049, "lowdelay": 2051}
-_SET_BITRATE, _SET_VBR, _SET_COMPLEXITY = 4002, 4006, 4010
+_SET_BITRATE, _GET_BITRATE, _SET_VBR, _SET_COMPLEXITY = 4002, 4003, 4006, 4010
 _SET_INBAND_FEC, _SET_PACKET_LOSS_PERC, _GET_LOOKAHEAD = 4012, 4014, 4027
+_SET_DRED_DURATION = 4050
+_BITRATES_BPS = (6_000, 510_000)
 _DEEP_PLC_COMPLEXITY = 5
 """Decoder complexity from which libopus >= 1.5 conceals by its neural vocoder, if it has one."""
 _CELT_CONFIG = 16
 """First TOC configuration number without a SILK layer (RFC 6716, table 2)."""
-
+_DRED_STEP_NS, _DRED_LONGEST_NS, _DRED_SHORTEST_FRAME_NS = 10_000_000, 1_040_000_000, 10_000_000
+_DRED_ABOVE_BPS = {False: 12_000, True: 20_000}
+"""Without and with FEC: libopus 1.5 spends a share of the bitrate above this on DRED
+(compute_dred_bitrate in its opus_encoder.c)."""
 
 ABOUT = base.About(
     title="Opus (RFC 6716)",
@@ -52,7 +63,7 @@ class Params(base.Params):
     rate: Annotated[
         FrequencyHz, OneOf((8_000, 12_000, 16_000, 24_000, 48_000), format_frequency)
     ] = 16_000
-    bitrate: Annotated[BitrateBps, Between(6_000, 510_000, format_bitrate)] = 24_000
+    bitrate: Annotated[BitrateBps, Between(*_BITRATES_BPS, format_bitrate)] = 24_000
     frame: Annotated[
         DurationNs,
         OneOf(
@@ -65,6 +76,9 @@ class Params(base.Params):
     fec: bool = False
     expected_loss: Probability = 0.0
     deep_plc: bool = False
+    dred: Annotated[DurationNs, Between(0, _DRED_LONGEST_NS, format_duration)] = 0
+    """How far every packet's redundancy reaches back, as far as the bitrate allows; 0 is off. Its
+    decoder conceals by deep PLC what DRED does not reach."""
 
     @model_validator(mode="after")
     def _fec_is_possible(self) -> Self:
@@ -87,6 +101,32 @@ class Params(base.Params):
             )
         return self
 
+    @model_validator(mode="after")
+    def _dred_is_possible(self) -> Self:
+        if not self.dred:
+            return self
+        if self.dred % _DRED_STEP_NS:
+            raise ValueError(
+                "dred: expected a multiple of 10ms (0ms is off), got " + format_duration(self.dred)
+            )
+        if self.frame < _DRED_SHORTEST_FRAME_NS or self.dred < self.frame:
+            raise ValueError(
+                "dred needs a frame of 10ms or more and must be as long as one frame at least, got"
+                f" dred {format_duration(self.dred)} with a frame of {format_duration(self.frame)}"
+            )
+        if self.expected_loss < 0.01:
+            raise ValueError(
+                "dred needs expected_loss of at least 1%, 10% say (the encoder spends bits on"
+                " redundancy only for losses that it expects)"
+            )
+        if self.bitrate <= (above := _DRED_ABOVE_BPS[self.fec]):
+            raise ValueError(
+                f"dred{' beside fec' if self.fec else ''} needs a bitrate above"
+                f" {format_bitrate(above)}, got {format_bitrate(self.bitrate)} (only what lies"
+                " above is spent on it)"
+            )
+        return self
+
 
 def required_assets(params: Params) -> tuple[str, ...]:  # noqa: ARG001
     return ()
@@ -96,19 +136,31 @@ def create(params: Params, assets: Mapping[str, Path]) -> OpusCodec:  # noqa: AR
     lib = library()
     if params.deep_plc and not has_deep_plc(lib):
         raise Unsupported(
-            f"deep_plc: {lib.name} in {lib.path} was built without deep PLC; name another"
-            f" libopus (1.5 or later, --enable-deep-plc) in {_ENVIRONMENT}"
+            f"deep_plc: {lib.name} in {lib.path} was built without deep PLC; {_REMEDY}"
         )
-    lookahead = OpusEncoder(lib, params).lookahead_samples()
+    if params.dred:
+        if not has_dred(lib):
+            raise Unsupported(f"dred: {lib.name} in {lib.path} was built without DRED; {_REMEDY}")
+        if not _spends_on_dred(lib, params):
+            raise Unsupported(
+                f"dred: {lib.name} spends nothing on DRED at {format_bitrate(params.bitrate)} and"
+                f" an expected_loss of {params.expected_loss:.0%}; raise either"
+                + (", or leave fec out" if params.fec else "")
+            )
+    encoder = OpusEncoder(lib, params)
+    lookahead = encoder.lookahead_samples()
     facts = CodecFacts(
         sample_rate_hz=params.rate,
         frame_samples=whole_samples(params.frame, params.rate),
         lookahead_frames=0,
         delay_samples=lookahead,
-        nominal_bitrate_bps=params.bitrate,
+        nominal_bitrate_bps=encoder.set_bitrate(params.bitrate),
+        payload_format="opus",
         library=lib.name,
         conceals=True,
-        recovery_frames=int(params.fec),
+        recovery_frames=max(int(params.fec), params.dred // params.frame),
+        # libopus holds one channel to 300 kbit/s in 1.5 and to more in 1.6, and says so only here.
+        bitrate_range_bps=(encoder.set_bitrate(0), encoder.set_bitrate(_BITRATES_BPS[1])),
     )
     return OpusCodec(facts, params, lib)
 
@@ -123,7 +175,8 @@ class OpusCodec:
         return OpusEncoder(self.lib, self.params)
 
     def decoder(self) -> OpusDecoder:
-        complexity = _DEEP_PLC_COMPLEXITY if self.params.deep_plc else 0
+        deep = self.params.deep_plc or self.params.dred
+        complexity = _DEEP_PLC_COMPLEXITY if deep else 0
         return OpusDecoder(self.lib, self.params, complexity)
 
 
@@ -143,10 +196,9 @@ class OpusEncoder:
             (_SET_INBAND_FEC, int(params.fec)),
             (_SET_PACKET_LOSS_PERC, round(params.expected_loss * 100)),
         ):
-            lib.check(
-                lib.c.opus_encoder_ctl(self._state, request, ctypes.c_int(value)),
-                f"opus_encoder_ctl({request}, {value})",
-            )
+            self._set(request, value)
+        if params.dred:
+            self._set(_SET_DRED_DURATION, params.dred // _DRED_STEP_NS)
         self._frame_samples = whole_samples(params.frame, params.rate)
         self._pcm = np.zeros(self._frame_samples, np.int16)
         self._pcm_at = self._pcm.ctypes.data
@@ -154,12 +206,12 @@ class OpusEncoder:
 
     def lookahead_samples(self) -> int:
         """Encoder look-ahead and decoder delay together, at the codec's sampling rate."""
-        samples = ctypes.c_int()
-        self._lib.check(
-            self._lib.c.opus_encoder_ctl(self._state, _GET_LOOKAHEAD, ctypes.byref(samples)),
-            "OPUS_GET_LOOKAHEAD",
-        )
-        return samples.value
+        return self._get(_GET_LOOKAHEAD)
+
+    def set_bitrate(self, bps: int) -> int:
+        lowest, highest = _BITRATES_BPS
+        self._set(_SET_BITRATE, min(max(bps, lowest), highest))
+        return self._get(_GET_BITRATE)
 
     def encode(self, pcm: Pcm) -> bytes:
         self._pcm[:] = pcm
@@ -168,6 +220,20 @@ class OpusEncoder:
         )
         self._lib.check(size, "opus_encode")
         return ctypes.string_at(self._payload, size)
+
+    def _set(self, request: int, value: int) -> None:
+        self._lib.check(
+            self._lib.c.opus_encoder_ctl(self._state, request, ctypes.c_int(value)),
+            f"opus_encoder_ctl({request}, {value})",
+        )
+
+    def _get(self, request: int) -> int:
+        value = ctypes.c_int()
+        self._lib.check(
+            self._lib.c.opus_encoder_ctl(self._state, request, ctypes.byref(value)),
+            f"opus_encoder_ctl({request})",
+        )
+        return value.value
 
 
 class OpusDecoder:
@@ -188,6 +254,7 @@ class OpusDecoder:
         self._frame_samples = whole_samples(params.frame, params.rate)
         self._silk_frames = max(1, params.frame // 20_000_000)
         self._fec = params.fec
+        self._dred = _Dred(lib, params.rate) if params.dred else None
         self._pcm = np.zeros(self._frame_samples, np.int16)
         self._pcm_at = self._pcm.ctypes.data
 
@@ -208,32 +275,81 @@ class OpusDecoder:
         return self._run(None, 0, fec=0)
 
     def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:
-        if not self._fec or frames_back != 1 or not self._carries_redundancy(later_payload):
+        """By FEC, a coded waveform, where there is any; else by DRED, features of speech."""
+        if self._fec and frames_back == 1 and self._carries_redundancy(later_payload):
+            return self._run(later_payload, len(later_payload), fec=1)
+        if self._dred is None or not self._is_one_frame(later_payload):
             return None
-        return self._run(later_payload, len(later_payload), fec=1)
+        offset = frames_back * self._frame_samples
+        begins, ends = self._dred.read(later_payload, offset)
+        # The vocoder bridges what is missing at an edge; it needs features for half of the frame.
+        if not ends < offset - self._frame_samples // 2 <= begins:
+            return None
+        samples = self._lib.c.opus_decoder_dred_decode(
+            self._state, self._dred.state, offset, self._pcm_at, self._frame_samples
+        )
+        return self._made(samples, "DRED of an Opus packet", len(later_payload))
 
     def _run(self, payload: bytes | None, size: int, fec: int) -> Pcm:
         samples = self._lib.c.opus_decode(
             self._state, payload, size, self._pcm_at, self._frame_samples, fec
         )
+        return self._made(samples, "Opus packet", size)
+
+    def _made(self, samples: int, what: str, size: int) -> Pcm:
         if samples != self._frame_samples:
-            raise ValueError(f"Opus packet of {size} bytes: {self._lib.explain(samples)}")
+            raise ValueError(f"{what} of {size} bytes: {self._lib.explain(samples)}")
         return self._pcm.copy()
+
+    def _is_one_frame(self, payload: bytes) -> bool:
+        samples = self._lib.c.opus_packet_get_nb_samples(payload, len(payload), self._rate_hz)
+        return bool(samples == self._frame_samples)
 
     def _carries_redundancy(self, payload: bytes) -> bool:
         """The LBRR flag, which follows the VAD flags of a SILK layer (RFC 6716, 4.2.3)."""
-        if not payload or payload[0] >> 3 >= _CELT_CONFIG:
+        if not payload or payload[0] >> 3 >= _CELT_CONFIG or not self._is_one_frame(payload):
             return False
-        samples = self._lib.c.opus_packet_get_nb_samples(payload, len(payload), self._rate_hz)
         offset = ctypes.c_int()
         sizes = (ctypes.c_int16 * 48)()
         frames = self._lib.c.opus_packet_parse(
             payload, len(payload), None, None, sizes, ctypes.byref(offset)
         )
-        if samples != self._frame_samples or frames < 1 or sizes[0] < 1:
+        if frames < 1 or sizes[0] < 1:
             return False
         silk_frames = max(1, self._silk_frames // frames)
         return bool(payload[offset.value] >> (7 - silk_frames) & 1)
+
+
+class _Dred:
+    """What the DRED of one packet after another holds. Raises Unsupported without DRED."""
+
+    def __init__(self, lib: Library, rate_hz: int) -> None:
+        error = ctypes.c_int()
+        self._lib = lib
+        self._rate_hz = rate_hz
+        self._decoder = lib.c.opus_dred_decoder_create(ctypes.byref(error))
+        lib.check(error.value, "opus_dred_decoder_create")
+        weakref.finalize(self, lib.c.opus_dred_decoder_destroy, self._decoder)
+        self.state = lib.c.opus_dred_alloc(ctypes.byref(error))
+        lib.check(error.value, "opus_dred_alloc")
+        weakref.finalize(self, lib.c.opus_dred_free, self.state)
+        self._held = (b"", 0)
+        self._span = (0, 0)
+
+    def read(self, payload: bytes, wanted: int) -> tuple[int, int]:
+        """Where its redundancy begins and ends, in samples before the packet's own audio; (0, 0)
+        where it has none. Looks ``wanted`` samples back, and no farther than that costs time."""
+        held, looked_at = self._held
+        # A burst asks the packet after it for one frame after another, the oldest first.
+        if held != payload or wanted > looked_at:
+            ends = ctypes.c_int()
+            begins = self._lib.c.opus_dred_parse(
+                self._decoder, self.state, payload, len(payload), wanted, self._rate_hz,
+                ctypes.byref(ends), 0,
+            )  # fmt: skip
+            self._held = (payload, wanted)
+            self._span = (begins, ends.value) if begins > 0 else (0, 0)
+        return self._span
 
 
 @dataclass(frozen=True)
@@ -258,13 +374,16 @@ class Library:
 
 @lru_cache
 def library() -> Library:
-    """libopus: the one named in HARNESS_LIBOPUS, else the one in PyAV's wheel, else the system's.
+    """libopus: the one named in HARNESS_LIBOPUS, else what ``make libopus`` built in the checkout,
+    else the one in PyAV's wheel, else the system's.
 
-    PyAV's comes first because its version is locked with the wheel's, so host and container code
-    with the same one. Raises Unsupported, with the remedy, where none can be loaded.
+    The container image names its own, built from the same source as the checkout's, so host and
+    container code with the same one. PyAV's comes before the system's because its version is
+    locked with the wheel's. Raises Unsupported, with the remedy, where none can be loaded.
     """
     chosen = os.environ.get(_ENVIRONMENT)
-    candidates = [chosen] if chosen else [*_pyav_libraries(), "libopus.so.0"]
+    built = [str(_BUILT)] if _BUILT.exists() else []
+    candidates = [chosen] if chosen else [*built, *_pyav_libraries(), "libopus.so.0"]
     failures = []
     for path in candidates:
         try:
@@ -272,8 +391,8 @@ def library() -> Library:
         except (OSError, AttributeError) as error:
             failures.append(f"{path}: {error}")
     raise Unsupported(
-        f"no libopus ({'; '.join(failures)}); install the package av or Debian's libopus0, or name"
-        f" a libopus in {_ENVIRONMENT}"
+        f"no libopus ({'; '.join(failures)}); make libopus builds one, the package av and Debian's"
+        f" libopus0 have one, and {_ENVIRONMENT} can name another"
     )
 
 
@@ -285,9 +404,23 @@ def _pyav_libraries() -> list[str]:
 
 
 def _declared(c: ctypes.CDLL) -> ctypes.CDLL:
-    """The C signatures of opus.h; raises AttributeError if the library has not all of them."""
+    """The C signatures of opus.h; raises AttributeError if the library lacks one that 1.3 has."""
     integer, pointer, text = ctypes.c_int, ctypes.c_void_p, ctypes.c_char_p
+    samples = size = ctypes.c_int32
+    since_1_5 = (
+        ("opus_dred_decoder_create", pointer, [pointer]),
+        ("opus_dred_decoder_destroy", None, [pointer]),
+        ("opus_dred_alloc", pointer, [pointer]),
+        ("opus_dred_free", None, [pointer]),
+        (
+            "opus_dred_parse",
+            integer,
+            [pointer, pointer, text, size, samples, samples, pointer, integer],
+        ),
+        ("opus_decoder_dred_decode", integer, [pointer, pointer, samples, pointer, samples]),
+    )
     for name, returns, arguments in (
+        *(entry for entry in since_1_5 if hasattr(c, entry[0])),
         ("opus_get_version_string", text, []),
         ("opus_strerror", text, [integer]),
         ("opus_encoder_create", pointer, [ctypes.c_int32, integer, integer, pointer]),
@@ -306,6 +439,12 @@ def _declared(c: ctypes.CDLL) -> ctypes.CDLL:
     return c
 
 
+def _pulses(rate_hz: int, seconds: float) -> Pcm:
+    """A 125 Hz pulse train: voiced enough for every concealment to continue it."""
+    time = np.arange(round(seconds * rate_hz))
+    return np.where(time % (rate_hz // 125) < rate_hz // 2000, 8000, -500).astype(np.int16)
+
+
 @lru_cache
 def has_deep_plc(lib: Library) -> bool:
     """Whether decoder complexity 5 conceals a lost frame otherwise than complexity 0 does."""
@@ -317,11 +456,31 @@ def has_deep_plc(lib: Library) -> bool:
         deep = OpusDecoder(lib, params, _DEEP_PLC_COMPLEXITY)
     except Unsupported:  # before 1.5 decoders have no complexity
         return False
-    # A 125 Hz pulse train: voiced enough for both concealments to continue it.
-    time = np.arange(20 * samples)
-    pulses = np.where(time % (params.rate // 125) < 8, 8000, -500).astype(np.int16)
-    for frame in pulses.reshape(-1, samples):
+    for frame in _pulses(params.rate, 0.4).reshape(-1, samples):
         payload = encoder.encode(frame)
         plain.decode(payload)
         deep.decode(payload)
     return any(not np.array_equal(plain.conceal(), deep.conceal()) for _ in range(3))
+
+
+@lru_cache
+def has_dred(lib: Library) -> bool:
+    """Whether it was built with DRED; a libopus from 1.5 on has the calls for it in any case."""
+    if not hasattr(lib.c, "opus_dred_alloc"):
+        return False
+    try:
+        _Dred(lib, Params().rate)
+    except Unsupported:
+        return False
+    return True
+
+
+def _spends_on_dred(lib: Library, params: Params) -> bool:
+    """Whether packets carry DRED at these settings: too small a budget gets none, unsaid."""
+    encoder, dred = OpusEncoder(lib, params), _Dred(lib, params.rate)
+    second = _pulses(params.rate, 1)
+    size = whole_samples(params.frame, params.rate)
+    return any(
+        dred.read(encoder.encode(frame), size)[0] > 0
+        for frame in second[: len(second) // size * size].reshape(-1, size)
+    )

@@ -1,10 +1,13 @@
 """The container image of the docker lab, built where it is missing.
 
-Three layers, each named by the hash of what it is made of, so that an unchanged one is found again
+Four layers, each named by the hash of what it is made of, so that an unchanged one is found again
 at once and a changed one is never mistaken for it:
 
 * the base: the digest-pinned official Python image where a registry answers, else a Debian made
   by debootstrap here (which needs root);
+* native codec libraries: those of Debian, and a libopus with DRED that a stage compiles. Where the
+  engine's containers cannot reach Debian's archive the image does without, says so, and is tried
+  again the next time;
 * the packages that agents import, installed from a wheelhouse that pip fills on the host, so that
   the host's index, proxy and certificates are the ones that count;
 * the harness itself.
@@ -37,11 +40,13 @@ from docker.models.images import Image
 
 import harness
 from harness.errors import MachineCannot
+from harness.labs import libopus
 from harness.labs.base import PROJECT
 
 ROOT = Path(harness.__file__).parents[1]
 LABEL_BASE = f"{PROJECT}.base"
 LABEL_BASE_HOW = f"{PROJECT}.base-how"
+LABEL_NATIVE = f"{PROJECT}.native"
 LABEL_PACKAGES = f"{PROJECT}.packages"
 LABEL_STAGE = f"{PROJECT}.stage"
 _IMAGES = ROOT / "images"
@@ -56,6 +61,7 @@ _COMPILED = "pesq"
 """Comes as source only. The host compiles it, which needs the image's own version of Python."""
 _GLIBC_MINORS = range(5, 37)  # Debian 12 has glibc 2.36
 _SUITE = "bookworm"
+_WITHOUT_NATIVE = "none: "
 _REGISTRY_TIMEOUT_S = 20
 _BUILD_TIMEOUT_S = 1800
 _UNNEEDED = ("./var/cache/*", "./var/lib/apt/lists/*", "./usr/share/doc/*", "./usr/share/man/*",
@@ -74,6 +80,8 @@ class ImageFacts:
     base: str
     """``name@digest`` where pulled, else the name of what debootstrap made."""
     base_how: str
+    native: str
+    """Which libopus was compiled, or why the native codec libraries are missing."""
 
     def as_dict(self) -> dict[str, Any]:
         return {f"image_{key}": value for key, value in asdict(self).items()}
@@ -90,11 +98,14 @@ def ensure_image(client: docker.DockerClient, progress: Progress) -> ImageFacts:
             " with pip install -e, or use --lab netns"
         )
     context = _sources()
-    tag = f"{PROJECT}:{_digest(context, _packages_context())}"
+    tag = f"{PROJECT}:{_digest(context, _packages_context(), _native_context())}"
     with _alone(), _engine_errors():
         image = _find(client, tag)
         if image is None:
             packages = _ensure_packages(client, progress)
+            tag = _tag(tag, packages.labels[LABEL_NATIVE])
+            image = _find(client, tag)
+        if image is None:
             progress("building the image: the harness")
             labels = {LABEL_PACKAGES: packages.id}
             image = _build(client, tag, context, {"PACKAGES": packages.tags[0]}, labels)
@@ -104,28 +115,61 @@ def ensure_image(client: docker.DockerClient, progress: Progress) -> ImageFacts:
         packages_id=image.labels[LABEL_PACKAGES],
         base=image.labels[LABEL_BASE],
         base_how=image.labels[LABEL_BASE_HOW],
+        native=image.labels[LABEL_NATIVE],
     )
 
 
 def _ensure_packages(client: docker.DockerClient, progress: Progress) -> Image:
     context = _packages_context()
-    tag = f"{PROJECT}-packages:{_digest(context)}"
+    tag = f"{PROJECT}-packages:{_digest(context, _native_context())}"
     image = _find(client, tag)
     if image is None:
-        base, labels = _ensure_base(client, progress)
+        base, labels = _ensure_native(client, progress)
+        tag = _tag(tag, labels[LABEL_NATIVE])
+        image = _find(client, tag)
+    if image is None:
         wheelhouse = _ensure_wheelhouse(client, progress)
         progress("building the image: packages from the wheelhouse")
         context |= {
             str(path.relative_to(wheelhouse)): path for path in sorted(wheelhouse.rglob("*.whl"))
         }
         image = _build(client, tag, context, {"BASE": base}, labels)
-        # What the first stage leaves is as large as the image, and no layer of it.
-        client.images.prune({"dangling": True, "label": LABEL_STAGE})
+        _prune(client)
     return image
 
 
+def _ensure_native(client: docker.DockerClient, progress: Progress) -> tuple[str, dict[str, str]]:
+    """The base with the native codec libraries; the bare base, and why, where that fails."""
+    context = _native_context()
+    tag = f"{PROJECT}-native:{_digest(context)}"
+    if (image := _find(client, tag)) is not None:
+        return tag, {key: image.labels[key] for key in (LABEL_BASE, LABEL_BASE_HOW, LABEL_NATIVE)}
+    base, labels = _ensure_base(client, progress)
+    progress(f"building the image: codec libraries, and {libopus.DESCRIPTION}")
+    made = labels | {LABEL_NATIVE: libopus.DESCRIPTION}
+    try:
+        _build(client, tag, context, {"BASE": base}, made)
+    except MachineCannot as error:
+        reason = f"{_WITHOUT_NATIVE}{error}"
+        progress(f"the image goes without native codec libraries: {error}")
+        return base, labels | {LABEL_NATIVE: reason}
+    finally:
+        _prune(client)
+    return tag, made
+
+
+def _tag(tag: str, native: str) -> str:
+    """An image without native libraries has a name of its own, not to be taken for a whole one."""
+    return f"{tag}-without-native" if native.startswith(_WITHOUT_NATIVE) else tag
+
+
+def _prune(client: docker.DockerClient) -> None:
+    """What a first stage leaves is as large as the image, and no layer of it."""
+    client.images.prune({"dangling": True, "label": LABEL_STAGE})
+
+
 def _ensure_base(client: docker.DockerClient, progress: Progress) -> tuple[str, dict[str, str]]:
-    dockerfile = (_IMAGES / "packages.Dockerfile").read_text(encoding="utf-8")
+    dockerfile = (_IMAGES / "native.Dockerfile").read_text(encoding="utf-8")
     pinned = re.search(r"^ARG BASE=(\S+)$", dockerfile, re.MULTILINE)
     assert pinned is not None
     try:
@@ -229,6 +273,13 @@ def _sources() -> dict[str, bytes | Path]:
 def _packages_context() -> dict[str, bytes | Path]:
     context: dict[str, bytes | Path] = {path.name: path.read_bytes() for path in _REQUIREMENTS}
     return context | {"Dockerfile": (_IMAGES / "packages.Dockerfile").read_bytes()}
+
+
+def _native_context() -> dict[str, bytes | Path]:
+    return {
+        "libopus.py": Path(libopus.__file__).read_bytes(),
+        "Dockerfile": (_IMAGES / "native.Dockerfile").read_bytes(),
+    }
 
 
 def _digest(*contexts: Mapping[str, bytes | Path]) -> str:

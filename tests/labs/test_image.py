@@ -10,12 +10,18 @@ import pytest
 
 from harness import codecs
 from harness.errors import MachineCannot
-from harness.labs import image
+from harness.labs import image, libopus
 from harness.labs.docker import connect
+
+WITHOUT_USERS_FILES = (
+    *("pcm", "g711", "g722", "opus", "aac", "mp3", "flac", "amr-nb", "sbc", "lc3", "encodec"),
+    *("amr-wb", "speex", "gsm", "codec2"),
+)
+"""Codecs that run in the image as it comes: the package or the library of each is in it."""
 
 
 def test_the_base_is_pinned_by_digest() -> None:
-    dockerfile = (image.ROOT / "images" / "packages.Dockerfile").read_text(encoding="utf-8")
+    dockerfile = (image.ROOT / "images" / "native.Dockerfile").read_text(encoding="utf-8")
     assert re.search(
         r"^ARG BASE=python:3\.11\.\d+-slim-bookworm@sha256:[0-9a-f]{64}$", dockerfile, re.M
     )
@@ -31,7 +37,7 @@ def test_a_name_follows_content_and_nothing_else() -> None:
 def test_every_package_of_the_image_is_in_the_lock() -> None:
     wanted, lock, without_deps = (path.read_text(encoding="utf-8") for path in image._REQUIREMENTS)
     locked = set(re.findall(r"^([\w.-]+)==", lock + without_deps, re.M))
-    assert set(re.findall(r"^([a-z]\w*)$", wanted, re.M)) <= {name.lower() for name in locked}
+    assert set(re.findall(r"^(\w[\w-]*)$", wanted, re.M)) <= locked
 
 
 def test_outside_a_checkout_the_remedy_is_told(
@@ -53,16 +59,22 @@ def test_the_image_runs_every_codec_without_rights_or_network() -> None:
         assert said == [], "found again, not built again"
         assert facts.base
         assert facts.base_how
+        assert facts.native == libopus.DESCRIPTION
         code = (
             "import harness.network.link_agent, harness.network.endpoint_setup\n"
-            "import harness.endpoint.agent, harness.transports.websocket\n"
-            "from harness import codecs\n"
+            "import harness.endpoint.agent, harness.transports.websocket, os\n"
+            "from harness import codecs, errors\n"
             "for name in codecs.names():\n"
             "    params = codecs.params_class(name)\n"
             "    given = {'weights': 'random'} if 'weights' in params.model_fields else {}\n"
-            "    codecs.create(name, params(**given), {}).encoder()\n"
-            "    print(name)\n"
-            "import os; print(os.getuid())\n"
+            "    try:\n"
+            "        codecs.create(name, params(**given), {}).encoder()\n"
+            "        print(name)\n"
+            "    except (errors.Unsupported, errors.AssetError):\n"
+            "        pass\n"
+            "params = codecs.params_class('opus')(dred='1s', expected_loss='10%')\n"
+            "print(codecs.create('opus', params, {}).facts.library.split()[1])\n"
+            "print(os.getuid())\n"
         )
         output = client.containers.run(
             facts.id,
@@ -74,4 +86,31 @@ def test_the_image_runs_every_codec_without_rights_or_network() -> None:
         )
     finally:
         client.close()
-    assert output.decode().split() == [*codecs.names(), "65534"]
+    *found, version, user = output.decode().split()
+    assert set(WITHOUT_USERS_FILES) <= set(found) <= set(codecs.names())
+    assert (version, user) == (libopus.VERSION, "65534")
+
+
+@pytest.mark.docker
+@pytest.mark.slow
+def test_without_debians_archive_the_image_does_without_native_libraries(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """And nobody takes it for a whole one later."""
+    dockerfile = b"ARG BASE\nFROM ${BASE}\nRUN echo the archive does not answer; false\n"
+    monkeypatch.setattr(image, "_native_context", lambda: {"Dockerfile": dockerfile})
+    client = connect()
+    try:
+        said: list[str] = []
+        base, labels = image._ensure_native(client, said.append)
+        assert base == image._ensure_base(client, said.append)[0]
+        assert (
+            image._find(client, f"{image.PROJECT}-native:{image._digest(image._native_context())}")
+            is None
+        )
+    finally:
+        client.close()
+    assert re.match(r"none: .*the archive does not answer", labels[image.LABEL_NATIVE])
+    assert "goes without native codec libraries" in said[-1]
+    assert image._tag("name:1", labels[image.LABEL_NATIVE]) == "name:1-without-native"
+    assert image._tag("name:1", libopus.DESCRIPTION) == "name:1"

@@ -36,6 +36,7 @@ def test_all_scenarios_are_shipped() -> None:
     assert [path.stem for path in SHIPPED] == [
         "agree",
         "matrix",
+        "opus-recovery",
         "reference",
         "schedule",
         "smoke",
