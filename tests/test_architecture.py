@@ -64,6 +64,7 @@ ROOMS: dict[str, set[str]] = {
         "store",
         "virtual",
     },
+    "codec_table": {"codecs"},
     "profiling": {"assets", "codecs", "scenario", "store", "virtual"},
     "run": {
         "assets",
@@ -98,6 +99,7 @@ ROOMS: dict[str, set[str]] = {
     "cli": {
         "agree",
         "assets",
+        "codec_table",
         "doctor",
         "labs",
         "power",
@@ -120,7 +122,7 @@ LIBRARIES: dict[str, set[str]] = {
     "scenario": {"pydantic", "pydantic_core", "yaml"},
     "assets": {"numpy", "scipy", "soundfile", "soxr", "yaml"},
     "network": {"numpy", "pyarrow", "pyroute2", "scipy"},
-    "media": {"ai_edge_litert", "numpy", "reedsolo"},
+    "media": {"ai_edge_litert", "numpy", "zfec"},
     "codecs": {
         "ai_edge_litert",
         "av",
@@ -135,7 +137,7 @@ LIBRARIES: dict[str, set[str]] = {
         "torch",
         "transformers",
     },
-    "transports": {"aioquic", "websockets"},
+    "transports": {"aioquic", "cryptography", "websockets"},
     "endpoint": {"numpy"},
     "labs": {"docker", "requests"},
     "score": {
@@ -155,6 +157,7 @@ LIBRARIES: dict[str, set[str]] = {
     "cell": {"numpy"},
     "virtual": {"numpy", "yaml"},
     "virtual_matrix": {"numpy"},
+    "codec_table": {"numpy"},
     "profiling": {"numpy"},
     "agree": {"pandas"},
     "power": {"pandas"},

@@ -59,6 +59,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> AmrNbCodec:  # noqa: A
             lookahead_frames=0,
             delay_samples=_DELAY_SAMPLES,
             nominal_bitrate_bps=params.bitrate,
+            payload_format="AMR",
             library=f"opencore-amr in {library}",
             conceals=True,
             bitrate_range_bps=(_MODES_BPS[0], _MODES_BPS[-1]),

@@ -88,6 +88,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> AmrWbCodec:  # noqa: A
         lookahead_frames=0,
         delay_samples=_DELAY_SAMPLES,
         nominal_bitrate_bps=params.bitrate,
+        payload_format="AMR-WB",
         library=f"{encoder.name}, {decoder.name}",
         conceals=True,
         bitrate_range_bps=(_MODES[0], _MODES[-1]),

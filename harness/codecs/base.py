@@ -52,6 +52,8 @@ class CodecFacts:
     bitrate_range_bps: tuple[int, int] | None = None
     """Lowest and highest rate that ``AdjustableEncoder.set_bitrate`` takes; None where the encoder
     has one rate for ever."""
+    payload_format: str = ""
+    """Its name among RTP's payload formats, where :mod:`harness.media.rtp` has it: ``opus``."""
 
     @property
     def frame_ns(self) -> int:

@@ -59,6 +59,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> G711Codec:  # noqa: AR
             lookahead_frames=0,
             delay_samples=0,
             nominal_bitrate_bps=64_000,
+            payload_format="PCMU" if params.law == "mu" else "PCMA",
             library=f"numpy {np.__version__}",
             conceals=True,
         ),

@@ -52,6 +52,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> G722Codec:  # noqa: AR
             lookahead_frames=0,
             delay_samples=_DELAY_SAMPLES,
             nominal_bitrate_bps=64_000,
+            payload_format="G722",
             library=libav.require(("g722", "w"), ("g722", "r")),
         )
     )

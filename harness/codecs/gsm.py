@@ -68,6 +68,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> GsmCodec:  # noqa: ARG
         lookahead_frames=0,
         delay_samples=0,
         nominal_bitrate_bps=13_000,
+        payload_format="GSM",
         library=lib.name,
         conceals=True,
     )

@@ -155,6 +155,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> OpusCodec:  # noqa: AR
         lookahead_frames=0,
         delay_samples=lookahead,
         nominal_bitrate_bps=encoder.set_bitrate(params.bitrate),
+        payload_format="opus",
         library=lib.name,
         conceals=True,
         recovery_frames=max(int(params.fec), params.dred // params.frame),

@@ -49,6 +49,7 @@ def create(params: Params, assets: Mapping[str, Path]) -> PcmCodec:  # noqa: ARG
             lookahead_frames=0,
             delay_samples=0,
             nominal_bitrate_bps=params.rate * 16,
+            payload_format="L16",
             library=f"numpy {np.__version__}",
         )
     )

@@ -34,6 +34,7 @@ from harness.codecs.base import Codec, CodecFacts
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import CellFailed, blamed_on
 from harness.media.playout import ReceiverCore
+from harness.media.rtp import wire_of
 from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.records import Columns
 from harness.transports import transport
@@ -122,18 +123,20 @@ class Agent:
         job = header["job"]
         with self._fresh_cell() as cell:
             codec, facts, cost_ns = self._warm_codec(job, decoding=True)
+            settings = TransportSettings(**job["transport"])
+            frames = frame_count(job["input_samples"], facts)
             core = ReceiverCore(
                 ReceiverSettings(**job["receiver"]),
                 facts,
                 codec.decoder(),
                 job["stream_id"],
-                frame_count(job["input_samples"], facts),
+                frames,
                 monotonic_ns,
                 SenderSettings(**job["sender"]),
+                wire_of(settings.transport, facts, job["stream_id"], frames),
                 assets=_assets_of(job),
             )
             arrived: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
-            settings = TransportSettings(**job["transport"])
             receiver = transport(settings.transport).listen(
                 job["host"], lambda packet, recv_ns: arrived.put((packet, recv_ns))
             )
@@ -165,6 +168,7 @@ class Agent:
             cell.callback(sender.close)
         encoder = codec.encoder()
         protection = SenderSettings(**job["sender"])
+        frames = frame_count(len(pcm), facts)
         linger_ns = job["receiver"]["max_ns"] + _LINGER_NS if protection.nack_retries else 0
 
         def run(t0_ns: int, stop_ns: int) -> Answer:
@@ -178,6 +182,7 @@ class Agent:
                 sender.send,
                 monotonic_ns,
                 protection,
+                wire_of(settings.transport, facts, job["stream_id"], frames),
                 gap_ns=settings.gap_ns,
             )
             with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
@@ -188,7 +193,6 @@ class Agent:
             )
 
         self._run = run
-        frames = frame_count(len(pcm), facts)
         return {"facts": asdict(facts), "frames": frames, "frame_cost_ns": cost_ns}, {}
 
     def run(self, header: dict[str, Any], _: Columns) -> Answer:

@@ -20,9 +20,9 @@ import numpy as np
 
 from harness.codecs.base import AdjustableEncoder, CodecFacts, Encoder, Pcm
 from harness.errors import CellFailed
-from harness.media import feedback
 from harness.media.adaptation import rate_control
-from harness.media.packet import SEQUENCES, Packet, Purpose, packetise
+from harness.media.feedback import Nack, Report
+from harness.media.packet import REPORT_TIMES, SEQUENCES, Packet, Purpose, packetise
 from harness.media.protection import ParityMaker, Repeater, interleaved_slot
 from harness.media.settings import SenderSettings
 from harness.media.wire import HARNESS, Wire
@@ -92,6 +92,8 @@ class SenderCore:
         self._worst_lateness_ns = 0
         self._late_frames = 0
         self._feedback = {"reports": 0, "nacks": 0, "retransmissions": 0, "foreign_feedback": 0}
+        self._media_sent = 0
+        self._report_ns = t0_ns
         self._target_bps = facts.nominal_bitrate_bps
         self._control = rate_control(settings, facts)
 
@@ -152,12 +154,12 @@ class SenderCore:
         """What the receiver said, at the clock's now: send again what it misses, and follow its
         reports. Never raises on bytes of another's making."""
         try:
-            message = feedback.parse(data)
+            message = self._wire.parse_feedback(data)
         except ValueError:
             message = None
         if message is None or message.stream_id != self._stream_id:
             self._feedback["foreign_feedback"] += 1
-        elif isinstance(message, feedback.Nack):
+        elif isinstance(message, Nack):
             self._feedback["nacks"] += 1
             for seq in message.seqs:
                 if (packet := self._history.get(seq)) is not None:
@@ -244,12 +246,30 @@ class SenderCore:
         )
         if packet.purpose == Purpose.MEDIA:
             self._frame_rows[packet.frame][4] = sent_ns
+            self._media_sent += 1
             if self._settings.needs_feedback:
                 self._history[packet.seq] = packet
                 self._sent_ns[packet.seq] = sent_ns
                 if len(self._history) > _HISTORY:
                     oldest = next(iter(self._history))
                     del self._history[oldest], self._sent_ns[oldest]
+            if self._settings.reports and sent_ns >= self._report_ns:
+                self._report_ns = sent_ns + self._settings.report_every_ns
+                self._transmit(self._report(packet))
+
+    def _report(self, after: Packet) -> Packet:
+        now_ns = self._clock()
+        delay_ns = samples_to_ns(self._facts.delay_samples, self._rate_hz)
+        return Packet(
+            self._stream_id,
+            SEQUENCES[Purpose.REPORT] + self._media_sent,
+            after.frame,
+            0,
+            1,
+            after.end,
+            REPORT_TIMES.pack(now_ns, now_ns - self._t0_ns + delay_ns),
+            Purpose.REPORT,
+        )
 
     def _again(self, packet: Packet) -> Packet:
         seq = self._seqs[Purpose.RETRANSMISSION]
@@ -257,12 +277,14 @@ class SenderCore:
         payload = packet.seq.to_bytes(4, "big") + packet.payload
         return packet._replace(seq=seq, payload=payload, purpose=Purpose.RETRANSMISSION)
 
-    def _follow(self, report: feedback.Report) -> None:
+    def _follow(self, report: Report) -> None:
         if self._control is None:
             return
         now_ns = self._clock()
-        sent_ns = self._sent_ns.get(report.highest_seq)
-        rtt_ns = None if sent_ns is None else now_ns - sent_ns - report.held_ns
+        sent_ns, held_ns = self._sent_ns.get(report.highest_seq), report.held_ns
+        if report.reported_ns >= 0:
+            sent_ns, held_ns = report.reported_ns, report.reported_held_ns
+        rtt_ns = None if sent_ns is None else now_ns - sent_ns - held_ns
         wanted_bps = self._control.on_report(report, rtt_ns, now_ns)
         if wanted_bps != self._target_bps:
             self._target_bps = cast(AdjustableEncoder, self._encoder).set_bitrate(wanted_bps)

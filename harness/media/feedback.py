@@ -50,7 +50,12 @@ class Report(NamedTuple):
     """Of the latest packet, above the least of the last 10 s: what waits in queues."""
     held_ns: int
     """Since the packet with the highest number came: the sender takes it off to get the round trip
-    (RFC 3550's DLSR)."""
+    (after RFC 3550's DLSR)."""
+    reported_ns: int = -1
+    """The instant, on the sender's clock, of the last of its own reports that came (LSR), where the
+    wire format has such; -1 for none."""
+    reported_held_ns: int = 0
+    """Since that came (DLSR)."""
 
     def pack(self) -> bytes:
         times = (self.jitter_ns, self.delay_ns, self.held_ns)
@@ -113,6 +118,7 @@ class Reporter:
         self._jitter_ns = 0.0
         self._transits: deque[tuple[int, int]] = deque()
         self._report_ns: int | None = None
+        self._heard: tuple[int, int] | None = None
 
     def add(self, seq: int, frame: int, media_ns: int, recv_ns: int) -> None:
         """A media packet, copies included. ``media_ns`` is its frame's media time."""
@@ -136,6 +142,10 @@ class Reporter:
         """A retransmission of this packet came."""
         self._missing.pop(seq, None)
 
+    def heard(self, sent_ns: int, recv_ns: int) -> None:
+        """A report of the sender came, sent at ``sent_ns`` on its clock."""
+        self._heard = sent_ns, recv_ns
+
     def _note_gap(self, seq: int, frame: int, recv_ns: int) -> None:
         if not self._settings.nack_retries:
             return
@@ -150,22 +160,22 @@ class Reporter:
     def next_ns(self) -> int | None:
         """When :meth:`take` has something to say; None as long as nothing has come."""
         times = [missing.ask_ns for missing in self._missing.values()]
-        if self._settings.adapt != "fixed" and self._report_ns is not None:
+        if self._settings.needs_reports and self._report_ns is not None:
             times.append(self._report_ns)
         return min(times, default=None)
 
-    def take(self, now_ns: int, due_ns: Callable[[int], int | None]) -> list[bytes]:
+    def take(self, now_ns: int, due_ns: Callable[[int], int | None]) -> list[Report | Nack]:
         """What is to be sent by now. ``due_ns`` gives the instant at which a frame is to be played,
         None as long as that is not known; what cannot come before it is not asked for."""
-        messages = []
+        messages: list[Report | Nack] = []
         if seqs := self._to_ask(now_ns, due_ns):
-            messages.append(Nack(self._stream_id, tuple(seqs)).pack())
+            messages.append(Nack(self._stream_id, tuple(seqs)))
         if (
-            self._settings.adapt != "fixed"
+            self._settings.needs_reports
             and self._report_ns is not None
             and now_ns >= self._report_ns
         ):
-            messages.append(self._report(now_ns).pack())
+            messages.append(self._report(now_ns))
             self._report_ns += self._settings.report_every_ns
         return messages
 
@@ -199,4 +209,5 @@ class Reporter:
             round(self._jitter_ns),
             latest_ns - least_ns,
             now_ns - self._highest_ns,
+            *((-1, 0) if self._heard is None else (self._heard[0], now_ns - self._heard[1])),
         )

@@ -5,6 +5,7 @@ How a packet looks in a datagram is its wire format's matter: :mod:`harness.medi
 
 from __future__ import annotations
 
+import struct
 from enum import IntEnum
 from typing import NamedTuple
 
@@ -14,9 +15,11 @@ IP_UDP_BYTES = 28
 """IPv4 without options (20) and UDP (8)."""
 ETHERNET_BYTES = 14
 MAX_FRAGMENTS = 255
-SEQUENCES = (0, 0x4000_0000, 0x8000_0000)
+SEQUENCES = (0, 0x4000_0000, 0x8000_0000, 0xC000_0000)
 """By purpose, the first sequence number: what is not media does not make gaps in its count (RFC
 4588 and RFC 5109 give it a stream of its own)."""
+REPORT_TIMES = struct.Struct(">QQ")
+"""Of a report: its instant on the sender's clock, and the media time captured then, in ns."""
 
 
 class ForeignPacket(ValueError):
@@ -31,6 +34,9 @@ class Purpose(IntEnum):
     """Redundancy over a group of frames; ``frame`` is the first of them."""
     RETRANSMISSION = 2
     """Again, because the receiver asked: the original's sequence number (u32), then its payload."""
+    REPORT = 3
+    """What the sender tells of itself (``REPORT_TIMES``); its number counts the media packets sent
+    before it."""
 
 
 class Packet(NamedTuple):

@@ -37,7 +37,7 @@ from harness.errors import CellFailed
 from harness.media.concealment import generic_concealment
 from harness.media.feedback import Reporter
 from harness.media.jitterbuffer import BAND_NS, DelayEstimator
-from harness.media.packet import ForeignPacket, Packet, Purpose
+from harness.media.packet import REPORT_TIMES, ForeignPacket, Packet, Purpose
 from harness.media.protection import ParityStore, Restored, unwrap
 from harness.media.reassembly import Reassembler
 from harness.media.settings import ReceiverSettings, SenderSettings
@@ -152,6 +152,11 @@ class ReceiverCore:
             return self._keep(packet, index, recv_ns)
         if packet.purpose == Purpose.PARITY:
             return self._keep_parity(packet, index, recv_ns)
+        if packet.purpose == Purpose.REPORT:
+            if self._reporter is None or len(packet.payload) != REPORT_TIMES.size:
+                return _UNDECODABLE
+            self._reporter.heard(REPORT_TIMES.unpack(packet.payload)[0], recv_ns)
+            return _SPARE
         original, payload = packet.payload[:4], packet.payload[4:]
         if self._reporter is None or not payload:
             return _UNDECODABLE
@@ -243,7 +248,8 @@ class ReceiverCore:
     def feedback(self, now_ns: int) -> list[bytes]:
         """Messages for the sender that are due by now."""
         assert self._reporter is not None
-        return self._reporter.take(now_ns, self._due_ns)
+        messages = self._reporter.take(now_ns, self._due_ns)
+        return [self._wire.pack_feedback(message) for message in messages]
 
     def _due_ns(self, frame: int) -> int | None:
         pull_ns = self.next_pull_ns()

@@ -42,6 +42,7 @@ class SenderSettings:
       for one that would come too late. The sender sends it again (after RFC 4588).
     * ``adapt``: what the encoder's rate follows; ``loss-delay`` needs receiver reports, one every
       ``report_every_ns``, and stays between ``lowest_bps`` and ``highest_bps``.
+    * ``reports``: both ends report every ``report_every_ns``, whatever else is set (RTCP).
     """
 
     repeat: int = 0
@@ -57,8 +58,14 @@ class SenderSettings:
     report_every_ns: int = 200_000_000
     lowest_bps: int = 0
     highest_bps: int = 0
+    reports: bool = False
 
     @property
     def needs_feedback(self) -> bool:
         """Whether anything flows from the receiver to the sender."""
-        return self.nack_retries > 0 or self.adapt != "fixed"
+        return self.nack_retries > 0 or self.needs_reports
+
+    @property
+    def needs_reports(self) -> bool:
+        """Whether the receiver reports how the stream arrives."""
+        return self.reports or self.adapt != "fixed"

@@ -17,6 +17,8 @@ import struct
 import zlib
 from typing import Protocol
 
+from harness.media import feedback
+from harness.media.feedback import Nack, Report
 from harness.media.packet import ForeignPacket, Packet, Purpose
 
 _MAGIC = 0xA1  # 0xA0 and the version
@@ -37,6 +39,14 @@ class Wire(Protocol):
     def parse(self, data: bytes) -> Packet:
         """Raises ForeignPacket where the bytes are not of this format at all, ValueError on
         anything damaged."""
+        ...
+
+    def pack_feedback(self, message: Report | Nack) -> bytes:
+        """What the receiver says back."""
+        ...
+
+    def parse_feedback(self, data: bytes) -> Report | Nack:
+        """Raises as :meth:`parse` does."""
         ...
 
 
@@ -62,10 +72,16 @@ class HarnessWire:
         if fragment >= fragments:
             raise ValueError(f"fragment {fragment} of {fragments}")
         purpose = flags >> 1
-        if purpose > Purpose.RETRANSMISSION:
+        if purpose > Purpose.REPORT:
             raise ValueError(f"unknown purpose {purpose}")
         end = bool(flags & _END)
         return Packet(stream_id, seq, frame, fragment, fragments, end, payload, purpose)
+
+    def pack_feedback(self, message: Report | Nack) -> bytes:
+        return message.pack()
+
+    def parse_feedback(self, data: bytes) -> Report | Nack:
+        return feedback.parse(data)
 
 
 HARNESS = HarnessWire()

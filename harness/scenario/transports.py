@@ -17,13 +17,27 @@ from harness.fields import BitrateBps, DurationNs
 from harness.media.settings import SenderSettings
 from harness.scenario.mistakes import Written, mistake, refuse
 from harness.scenario.quantities import Delay, Mtu, Name, or_word
-from harness.transports.base import TransportSettings
-from harness.units import NS_PER_MS, format_bitrate, format_duration, format_size
+from harness.transports.base import NAMES, QUIC_LEAST_MTU_BYTES, TransportSettings
+from harness.transports.base import Name as Transport
+from harness.units import NS_PER_MS, NS_PER_S, format_bitrate, format_duration, format_size
 
-TRANSPORTS = ("udp", "tcp", "websocket")
 _SENDER = SenderSettings()
 _SETTINGS = TransportSettings()
 _LONGEST_GAP_NS = 100 * NS_PER_MS
+_RTCP_NS = 5 * NS_PER_S
+"""RFC 3550's least interval between reports (6.2)."""
+_DATAGRAMS: tuple[Transport, ...] = ("udp", "rtp", "quic-datagram")
+_OWN_PACKETS = tuple(name for name in NAMES if name != "rtp")
+_BESIDE: dict[str, tuple[Transport, ...]] = {
+    "mtu": _DATAGRAMS,
+    "gap": ("udp", "quic-datagram"),
+    "repeat": _OWN_PACKETS,
+    "fec": _OWN_PACKETS,
+    "nack": _DATAGRAMS,
+    "adapt": _DATAGRAMS,
+}
+"""Which keys have a meaning where: RTP's payload formats neither fragment nor carry our redundancy,
+and on a stream nothing is lost, and nobody can answer."""
 
 
 class Repeat(Written):
@@ -37,7 +51,7 @@ class Repeat(Written):
     @model_validator(mode="before")
     @classmethod
     def _from_count(cls, value: Any) -> Any:
-        return {"count": value} if type(value) is int else value
+        return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
 
 class Fec(Written):
@@ -70,7 +84,9 @@ class Nack(Written):
     @model_validator(mode="before")
     @classmethod
     def _from_retries(cls, value: Any) -> Any:
-        return {"retries": value} if type(value) is int else value
+        return (
+            {"retries": value} if isinstance(value, int) and not isinstance(value, bool) else value
+        )
 
 
 class Adapt(Written):
@@ -100,23 +116,27 @@ class Adapt(Written):
 class TransportEntry(Written):
     """How packets travel."""
 
-    transport: Literal["udp", "tcp", "websocket"]
+    transport: Transport
     mtu: Mtu = Field(
         default=_SETTINGS.mtu_bytes,
-        description="udp only: IP MTU that datagrams are fragmented for",
+        description="not on streams: IP MTU that datagrams are fragmented for",
     )
     gap: DurationNs = Field(
         default=_SETTINGS.gap_ns,
         le=_LONGEST_GAP_NS,
-        description="udp only: between the fragments of one payload",
+        description="udp, quic-datagram: between the fragments of one payload",
     )
-    repeat: Repeat | None = Field(default=None, description="earlier payloads in each packet")
-    fec: Fec | None = Field(default=None, description="parity over groups of frames")
+    repeat: Repeat | None = Field(
+        default=None, description="not rtp: earlier payloads in each packet"
+    )
+    fec: Fec | None = Field(default=None, description="not rtp: parity over groups of frames")
     interleave: int = Field(
         default=_SENDER.interleave, ge=1, le=12, description="neighbours leave so far apart"
     )
-    nack: Nack | None = Field(default=None, description="udp only: ask again for what is missing")
-    adapt: Adapt | None = Field(default=None, description="udp only: rate control")
+    nack: Nack | None = Field(
+        default=None, description="not on streams: ask again for what is missing"
+    )
+    adapt: Adapt | None = Field(default=None, description="not on streams: rate control")
     name: Name = Field(
         default_factory=lambda given: _name(given),
         description="default: the transport, with what is not its default",
@@ -128,12 +148,17 @@ class TransportEntry(Written):
         return {"transport": value} if isinstance(value, str) else value
 
     @model_validator(mode="after")
-    def _of_datagrams(self) -> TransportEntry:
-        if self.transport == "udp":
-            return self
-        misplaced = [key for key in ("mtu", "gap", "nack", "adapt") if key in self.model_fields_set]
+    def _has_its_keys(self) -> TransportEntry:
+        misplaced = [
+            mistake(f'expected "{key}" beside {" or ".join(places)} only', key)
+            for key, places in _BESIDE.items()
+            if key in self.model_fields_set and self.transport not in places
+        ]
         if misplaced:
-            raise refuse([mistake(f'expected "{key}" beside udp only', key) for key in misplaced])
+            raise refuse(misplaced)
+        if self.transport == "quic-datagram" and self.mtu < QUIC_LEAST_MTU_BYTES:
+            expected = f"expected at least {format_size(QUIC_LEAST_MTU_BYTES)} (RFC 9000, 14)"
+            raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
         return self
 
     @property
@@ -144,6 +169,8 @@ class TransportEntry(Written):
     def sender(self) -> SenderSettings:
         """What is done for the stream beside carrying it."""
         given: dict[str, Any] = {"interleave": self.interleave}
+        if self.transport == "rtp":
+            given |= {"reports": True, "report_every_ns": _RTCP_NS}
         if self.repeat:
             given |= {"repeat": self.repeat.count, "repeat_distance": self.repeat.distance}
         if self.fec:
@@ -175,7 +202,7 @@ class TransportEntry(Written):
     def __get_pydantic_json_schema__(
         cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
-        return or_word(handler(core_schema), {"enum": list(TRANSPORTS)})
+        return or_word(handler(core_schema), {"enum": list(NAMES)})
 
 
 def _name(given: Mapping[str, Any]) -> str:

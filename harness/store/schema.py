@@ -127,7 +127,7 @@ PACKETS = {
     "fate": Column(
         "str", "", "played, reordered, late, lost, queue, undecodable, incomplete, spare"
     ),
-    "purpose": Column("str", "", "media, parity, retransmission", since=3),
+    "purpose": Column("str", "", "media, parity, retransmission, report", since=3),
 }
 
 FRAMES = {

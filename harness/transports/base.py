@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal, Protocol
+from typing import Literal, Protocol, get_args
 
 OnPacket = Callable[[bytes, int], None]
 """Called with a packet and its ``recv_ns``, from the receiving thread."""
@@ -20,12 +20,18 @@ RECEIVE_PRIORITY = 3
 """SCHED_FIFO priority of receiving threads, above playing and pacing: a stamp must be prompt."""
 
 
+Name = Literal["udp", "rtp", "quic-datagram", "quic-stream", "tcp", "websocket"]
+QUIC_LEAST_MTU_BYTES = 1228
+"""RFC 9000, section 14: datagrams of 1200 bytes must pass."""
+NAMES: tuple[Name, ...] = get_args(Name)
+
+
 @dataclass(frozen=True)
 class TransportSettings:
-    """``mtu_bytes`` is the IP MTU that datagrams are fragmented for (UDP only), ``gap_ns`` the time
-    between the packets of one payload."""
+    """``mtu_bytes`` is the IP MTU that datagrams are fragmented for (not on streams), ``gap_ns``
+    the time between the packets of one payload."""
 
-    transport: Literal["udp", "tcp", "websocket"] = "udp"
+    transport: Name = "udp"
     mtu_bytes: int = 1500
     gap_ns: int = 0
 
@@ -79,6 +85,8 @@ class Transport(Protocol):
 
     RELIABLE: bool
     """True where nothing is lost, duplicated or reordered between sender and receiver."""
+    BARE: bool
+    """True where each packet is a datagram of its own size, so that the link's log tells of it."""
 
     def connect(self, host: str, port: int, settings: TransportSettings) -> Sender:
         """Raises CellFailed if the receiver does not answer within CONNECT_TIMEOUT_S."""

@@ -17,6 +17,7 @@ from harness.transports.base import OnPacket, TransportSettings
 from harness.transports.stream import StreamReceiver, StreamSender, connect_stream
 
 RELIABLE = True
+BARE = False
 
 
 class WebSocket:

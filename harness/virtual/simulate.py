@@ -24,7 +24,9 @@ from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import Unsupported
 from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
 from harness.media.playout import ReceiverCore
+from harness.media.rtp import wire_of
 from harness.media.settings import ReceiverSettings, SenderSettings
+from harness.media.wire import Wire
 from harness.network.link import LinkPair
 from harness.network.link_json import link_summary
 from harness.network.model import Ended, LinkModel
@@ -64,6 +66,11 @@ class Stream:
     """What the receiver's settings need."""
 
 
+def _wire_of(stream: Stream) -> Wire:
+    frames = frame_count(len(stream.pcm), stream.codec.facts)
+    return wire_of(stream.transport.transport, stream.codec.facts, stream.stream_id, frames)
+
+
 class Clock:
     """Virtual time of one endpoint, in ns; sample 0 is captured at 0."""
 
@@ -94,8 +101,13 @@ def simulate(stream: Stream) -> Observed:
     Raises CellFailed for a codec that breaks down, Unsupported for TCP on a network for which its
     model is not validated.
     """
+    datagrams = stream.transport.transport in ("udp", "rtp")
+    if not datagrams and stream.transport.transport not in ("tcp", "websocket"):
+        raise Unsupported(
+            f"{stream.transport.transport} is not modelled in virtual time; use a lab with real"
+            " sockets (--lab netns or docker)"
+        )
     sender, listener = _Speaker(stream), _Listener(stream)
-    datagrams = stream.transport.transport == "udp"
     if stream.sender.needs_feedback:
         if not datagrams:
             raise Unsupported("nack and adapt need datagrams: reports have no way back on a stream")
@@ -143,6 +155,7 @@ class _Speaker:
             self._send,
             self._clock.read,
             stream.sender,
+            _wire_of(stream),
             gap_ns=stream.transport.gap_ns,
         )
 
@@ -227,7 +240,7 @@ def _whole(ended: Sequence[Ended[bytes]], receive_ns: int) -> list[Arrival]:
 def _over_tcp(stream: Stream, sent: list[Arrival]) -> Carried:
     """One message a packet, over a connection that was made before t0."""
     transport, pair, facts = stream.transport.transport, stream.pair, stream.codec.facts
-    assert transport != "udp"
+    assert transport in ("tcp", "websocket")
     message_bytes = -(-sum(len(packet) for packet, _ in sent) // max(len(sent), 1))
     require_validated(pair, transport, message_bytes, facts.frame_ns, len(sent) * facts.frame_ns)
     forward: LinkModel[Any] = LinkModel(pair.forward, f"{stream.seed}/0")
@@ -276,6 +289,7 @@ class _Listener:
             frame_count(len(stream.pcm), stream.codec.facts),
             self._clock.read,
             stream.sender,
+            _wire_of(stream),
             assets=stream.assets,
         )
 

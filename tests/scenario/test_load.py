@@ -359,7 +359,8 @@ exclude:
             's.yaml:8: $.codecs[1].frame: expected a duration such as "20ms", got 20',
             "s.yaml:9: $.codecs[2]: expected a codec (pcm, g711, g722, opus, aac, encodec), "
             'got "opsu"; did you mean "opus"?',
-            's.yaml:10: $.transports[1]: expected "udp", "tcp" or "websocket", got "upd"; '
+            's.yaml:10: $.transports[1]: expected "udp", "rtp", "quic-datagram", "quic-stream", '
+            '"tcp" or "websocket", got "upd"; '
             'did you mean "udp"?',
             's.yaml:14: $.networks[1].forward.loss: expected a probability such as "2.5%" or '
             '0.025, got "200%" (outside 0...1)',
@@ -454,7 +455,12 @@ exclude:
     @pytest.mark.parametrize(
         ("key", "written", "said"),
         [
-            ("udp", "{transport: tcp, mtu: 500B}", '.mtu: expected "mtu" beside udp only'),
+            ("udp", "{transport: tcp, mtu: 500B}", '"mtu" beside udp or rtp or quic-datagram only'),
+            ("udp", "{transport: rtp, gap: 1ms}", '"gap" beside udp or quic-datagram only'),
+            ("udp", "{transport: rtp, repeat: 1}", '"repeat" beside udp or quic-datagram or'),
+            ("udp", "{transport: rtp, fec: {data: 4}}", '.fec: expected "fec" beside udp or'),
+            ("udp", "{transport: quic-stream, nack: 1}", '.nack: expected "nack" beside udp or'),
+            ("udp", "{transport: quic-datagram, mtu: 1.2kB}", ".mtu: expected at least 1.228kB"),
             ("udp", "{transport: udp, mtu: 67B}", ".mtu: expected an MTU of 68B...1.5kB"),
             ("librispeech", "{limit: 3}", 'expected one of "corpus" and "folder"'),
             ("librispeech", "{corpus: a, kind: music}", 'expected "kind" beside "folder" only'),

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import errno
 import queue
+import select
 import socket
 import struct
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
 import pytest
@@ -16,14 +17,16 @@ from hypothesis import strategies as st
 from websockets.server import ServerProtocol
 
 from harness.errors import CellFailed, Unsupported
-from harness.transports import TRANSPORTS, is_reliable, stream, transport
+from harness.transports import TRANSPORTS, base, is_bare, is_reliable, quic, stream, transport
 from harness.transports.base import Receiver, Sender, TransportSettings
 from harness.transports.tcp import LengthPrefix
 from harness.transports.websocket import WebSocket
 from harness.units import NS_PER_S, monotonic_ns
 
 HOST = "127.0.0.1"
-STREAMS = [name for name in TRANSPORTS if is_reliable(name)]
+STREAMS = ["tcp", "websocket"]
+"""Over TCP."""
+QUIC = ["quic-datagram", "quic-stream"]
 Arrived = "queue.SimpleQueue[tuple[bytes, int]]"
 
 
@@ -43,7 +46,7 @@ def ends(name: str) -> Iterator[tuple[Sender, Receiver, Arrived]]:
 
 @pytest.mark.parametrize("name", TRANSPORTS)
 def test_packets_arrive_whole_in_order_and_stamped(name: str) -> None:
-    packets = [bytes([i]) * (1 + 37 * i) for i in range(36)]
+    packets = [bytes([i]) * (1 + 3 * i) for i in range(36)]
     with ends(name) as (sender, receiver, arrived):
         before_ns = monotonic_ns()
         assert all(sender.send(packet) for packet in packets)
@@ -54,6 +57,8 @@ def test_packets_arrive_whole_in_order_and_stamped(name: str) -> None:
         counts = {**sender.counts(), **receiver.counts()}
     assert counts.pop("connections", 1) == 1
     assert counts.pop("congestion_control", "none, for datagrams")  # CUBIC where it may be chosen
+    for usual in ("quic_packets", "congestion_window_bytes", "least_congestion_window_bytes"):
+        assert counts.pop(usual, 1), usual
     assert not any(counts.values()), counts
 
 
@@ -157,7 +162,7 @@ def test_nobody_listening_is_said_with_the_address(
 
 
 def test_an_unknown_transport_is_named_with_the_known_ones() -> None:
-    with pytest.raises(Unsupported, match=r"'quic'.*udp, tcp, websocket"):
+    with pytest.raises(Unsupported, match=r"'quic'.*udp, rtp, quic-datagram, quic-stream, tcp"):
         transport("quic")
 
 
@@ -171,3 +176,157 @@ def test_length_prefix_survives_any_cut(packets: list[bytes], data: st.DataObjec
         got += framing.feed(wire[:cut])
         wire = wire[cut:]
     assert got == packets
+
+
+def test_the_table_and_the_settings_name_the_same_transports() -> None:
+    assert set(TRANSPORTS) == set(base.NAMES)
+    assert {name for name in TRANSPORTS if is_bare(name)} == {"udp", "rtp"}
+    assert {name for name in TRANSPORTS if is_reliable(name)} == {"tcp", "websocket", "quic-stream"}
+
+
+Passes = Callable[[int, int, int], bool]
+"""Direction (0 forward), number of the datagram in it, its size."""
+
+
+class Between:
+    """A link between a sender and a receiver of UDP, in its own thread; sizes are on record."""
+
+    def __init__(self, port: int, passes: Passes) -> None:
+        self.sizes: tuple[list[int], list[int]] = ([], [])
+        self._front = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._front.bind((HOST, 0))
+        self.port = self._front.getsockname()[1]
+        self._back = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._back.connect((HOST, port))
+        self._passes = passes
+        self._closing = False
+        self._thread = threading.Thread(target=self._carry)
+        self._thread.start()
+
+    def _carry(self) -> None:
+        client = None
+        while not self._closing:
+            ready, _, _ = select.select([self._front, self._back], [], [], 0.05)
+            for end in ready:
+                data, peer = end.recvfrom(65_535)
+                direction = int(end is self._back)
+                client = client if direction else peer
+                self.sizes[direction].append(len(data))
+                if self._passes(direction, len(self.sizes[direction]) - 1, len(data)):
+                    if direction:
+                        self._front.sendto(data, client)
+                    else:
+                        self._back.send(data)
+
+    def close(self) -> None:
+        self._closing = True
+        self._thread.join()
+        self._front.close()
+        self._back.close()
+
+
+@contextmanager
+def quic_ends(
+    name: str, passes: Passes, mtu_bytes: int = 1500
+) -> Iterator[tuple[quic.QuicSender, Receiver, Arrived, Between]]:
+    arrived: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+    receiver = transport(name).listen(HOST, lambda packet, at: arrived.put((packet, at)))
+    link = Between(receiver.port, passes)
+    settings = TransportSettings(mtu_bytes=mtu_bytes)
+    sender = transport(name).connect(HOST, link.port, settings)
+    assert isinstance(sender, quic.QuicSender)
+    try:
+        yield sender, receiver, arrived, link
+    finally:
+        sender.close()
+        receiver.close()
+        link.close()
+
+
+def test_a_quic_datagram_that_is_lost_stays_lost_and_is_counted() -> None:
+    def passes(direction: int, number: int, size: int) -> bool:
+        return direction == 1 or number < 4 or size < 700
+
+    packets = [b"%02d" % number * (400 if number == 5 else 1) for number in range(20)]
+    with quic_ends("quic-datagram", passes) as (sender, _, arrived, __):
+        for number, packet in enumerate(packets):
+            sender.send(packet)
+            if number != 5:
+                assert arrived.get(timeout=10)[0] == packet
+        assert arrived.empty()
+        assert sender.counts()["quic_packets_lost"] >= 1
+
+
+def test_a_quic_stream_repairs_what_the_link_loses() -> None:
+    def passes(direction: int, number: int, size: int) -> bool:  # noqa: ARG001
+        return direction == 1 or number < 6 or number % 4 != 0
+
+    packets = [bytes([i]) * 400 for i in range(40)]
+    with quic_ends("quic-stream", passes) as (sender, _, arrived, __):
+        for packet in packets:
+            sender.send(packet)
+        assert [arrived.get(timeout=10)[0] for _ in packets] == packets
+        counts = sender.counts()
+        assert counts["quic_packets_lost"] >= 1
+        assert counts["retransmitted_bytes"] >= 400
+
+
+@pytest.mark.parametrize("name", QUIC)
+def test_a_handshake_survives_the_loss_of_its_first_datagrams(name: str) -> None:
+    with quic_ends(name, lambda _, number, __: number > 0) as (sender, _, arrived, __):
+        sender.send(b"through")
+        assert arrived.get(timeout=10)[0] == b"through"
+
+
+def test_the_largest_quic_datagram_fills_the_mtu() -> None:
+    with quic_ends("quic-datagram", lambda *_: True, mtu_bytes=1400) as (sender, _, arrived, link):
+        assert sender.max_packet_bytes == 1400 - 28 - quic.DATAGRAM_OVERHEAD_BYTES
+        sender.send(bytes(sender.max_packet_bytes))
+        assert arrived.get(timeout=10)[0] == bytes(sender.max_packet_bytes)
+        assert max(link.sizes[0]) == 1400 - 28
+
+
+def test_a_quic_receiver_answers_with_datagrams() -> None:
+    heard: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+    with ends("quic-datagram") as (sender, receiver, arrived):
+        sender.hear(heard.put)
+        sender.send(b"x")
+        arrived.get(timeout=10)
+        receiver.reply(b"heard")
+        assert heard.get(timeout=10) == b"heard"
+
+
+@pytest.mark.parametrize("name", QUIC)
+def test_strangers_do_not_disturb_a_quic_receiver(name: str) -> None:
+    with ends(name) as (sender, receiver, arrived):
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+            for nonsense in (b"x", bytes(1200), b"\xc0" + bytes(1199), b"\x40" * 50):
+                stranger.sendto(nonsense, (HOST, receiver.port))
+        sender.send(b"still here")
+        assert arrived.get(timeout=10)[0] == b"still here"
+        assert receiver.counts()["broken_connections"] == 0
+
+
+@pytest.mark.parametrize("name", QUIC)
+def test_a_quic_connection_that_the_receiver_closed_is_said_to_be_broken(name: str) -> None:
+    with ends(name) as (sender, receiver, _):
+        receiver.close()
+        sender.flush(monotonic_ns() + 10 * NS_PER_S)
+
+        def send_on() -> None:
+            while True:
+                sender.send(b"x")
+
+        with pytest.raises(ConnectionError, match="QUIC connection ended"):
+            send_on()
+
+
+def test_a_quic_receiver_that_is_not_there_is_said_with_the_address(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(quic, "CONNECT_TIMEOUT_S", 0.1)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as deaf:
+        deaf.bind((HOST, 0))
+        port = deaf.getsockname()[1]
+        with pytest.raises(CellFailed, match=f"{HOST}:{port}: no handshake within"):
+            transport("quic-stream").connect(HOST, port, TransportSettings())
