@@ -44,7 +44,7 @@ doctor: .venv/.installed ## say what this machine can do, and the remedy for wha
 lock: .venv/.installed ## write the versions that are installed into the lock
 	@sed -n '/^#/p' requirements.lock > requirements.lock.new
 	@$(BIN)/pip freeze --exclude-editable -qq \
-	  | grep -v '^encodec==' | sed 's/+[a-z0-9.]*$$//' >> requirements.lock.new
+	  | grep -vE '^(encodec|moshi|silero-vad)==' | sed 's/+[a-z0-9.]*$$//' >> requirements.lock.new
 	@mv requirements.lock.new requirements.lock
 
 clean: ## remove leftovers of killed runs, and caches; environment and results stay

@@ -106,6 +106,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = add("doctor", _doctor, "Say what this machine can do, and the remedy for what it cannot.")
     sub.add_argument("--json", action="store_true", help="machine-readable")
 
+    sub = add("codecs", _codecs, "List the codecs: what each is, its delay, and if it runs here.")
+    sub.add_argument("--json", action="store_true", help="machine-readable")
+
     sub = add("check", _check, "Check a scenario: every mistake with its place; starts nothing.")
     sub.add_argument("file", type=Path)
 
@@ -332,6 +335,44 @@ def _run(arguments: argparse.Namespace) -> int:
         out.print(f"report: {escape(str(outcome.report))}", soft_wrap=True)
     bad = outcome.statuses.get("failed", 0) + outcome.statuses.get("invalid", 0)
     return EXIT_CELLS if bad else EXIT_OK
+
+
+def _codecs(arguments: argparse.Namespace) -> int:
+    from harness.assets import AssetStore
+    from harness.codec_table import rows
+
+    store = AssetStore.default()
+    found = list(rows(store.weights))
+    if arguments.json:
+        print(json.dumps([row.as_dict() for row in found], indent=2))
+        return EXIT_OK
+    table = Table("codec", "tier", "rate", "frame", "delay, ms", "measured", "bitrates")
+    for heading in ("conceals", "causal", "licence of code; weights", "here"):
+        table.add_column(heading)
+    for row in found:
+        shown, about = row.as_dict(), row.about
+        measured = shown.get("measured_delay_ms")
+        licence = "; ".join(filter(None, (about.code_licence, about.weights_licence)))
+        table.add_row(
+            row.name,
+            about.tier,
+            units.format_frequency(shown["rate_hz"]) if row.facts else "",
+            f"{shown['frame_ms']:.4g} ms" if row.facts else "",
+            f"{shown['delay_ms']:.2f}" if row.facts else "",
+            "" if measured is None else f"{measured:.2f}" + ("" if row.delay_holds else " (!)"),
+            about.bitrates,
+            "yes" if row.facts and row.facts.conceals else "",
+            "yes" if about.causal else "no: chunks",
+            licence,
+            "no" if row.missing else "yes",
+        )
+    (out if out.is_terminal else Console(width=180, highlight=False)).print(table)
+    for row in found:
+        if row.missing:
+            out.print(escape(f"{row.name}: {row.missing}"), soft_wrap=True)
+    here = sum(shown.as_dict()["available"] for shown in found)
+    out.print(f"{len(found)} codecs, {here} available here")
+    return EXIT_OK
 
 
 def _profile(arguments: argparse.Namespace) -> int:

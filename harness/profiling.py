@@ -42,9 +42,22 @@ MATTERS: Matters = {
     "pcm": ("rate", "frame"),
     "g711": ("frame",),
     "g722": ("frame",),
-    "opus": ("rate", "bitrate", "frame", "application", "complexity", "fec", "deep_plc"),
+    "opus": ("rate", "bitrate", "frame", "application", "complexity", "fec", "deep_plc", "dred"),
     "aac": ("rate", "bitrate"),
+    "aac-blocks": ("rate", "bitrate", "block_samples"),
+    "mp3": ("rate", "bitrate"),
+    "flac": ("rate", "frame", "compression"),
+    "amr-nb": ("bitrate",),
+    "amr-wb": ("bitrate",),
+    "sbc": ("rate", "bitrate"),
+    "lc3": ("rate", "bitrate", "frame"),
+    "speex": ("rate", "bitrate", "complexity"),
+    "gsm": (),
+    "codec2": ("bitrate",),
     "encodec": ("bitrate",),
+    "encodec-chunks": ("bitrate", "chunk", "overlap", "lm"),
+    "encodec-48k": ("bitrate", "chunk", "overlap"),
+    "lyra": ("bitrate",),
 }
 """Per codec, the parameters that its cost depends on."""
 
@@ -59,6 +72,21 @@ def usual() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "pcm", {"rate": rate}
     for rate, bitrate in ((16_000, 32_000), (24_000, 48_000), (48_000, 64_000), (48_000, 128_000)):
         yield "aac", {"rate": rate, "bitrate": bitrate}
+    yield "aac", {"rate": 12_000, "bitrate": 72_000}
+    yield "aac-blocks", {}
+    for rate, bitrate in ((48_000, 64_000), (16_000, 32_000)):
+        yield "mp3", {"rate": rate, "bitrate": bitrate}
+    for kind in ("flac", "amr-nb", "amr-wb", "sbc", "speex", "gsm", "codec2"):
+        yield kind, {}
+    for frame in (5 * _MS, 7_500_000, 10 * _MS):
+        yield "lc3", {"frame": frame}
+    yield "lc3", {"rate": 48_000, "bitrate": 96_000}
+    for bitrate in (3_200, 6_000, 9_200):
+        yield "lyra", {"bitrate": bitrate}
+    for overlap in (0, 60, 600, 3_000):
+        yield "encodec-chunks", {"bitrate": 12_000, "overlap": overlap, "weights": "random"}
+    yield "opus", {"deep_plc": True}
+    yield "opus", {"dred": 1000 * _MS, "expected_loss": 0.3}
     for bitrate in (1_500, 3_000, 6_000, 12_000, 24_000):
         yield "encodec", {"bitrate": bitrate, "weights": "random"}
     for application, rates, frames_ms in (

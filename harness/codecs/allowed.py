@@ -41,7 +41,8 @@ class _Allowed:
         self, schema: CoreSchema, handler: GetJsonSchemaHandler
     ) -> JsonSchemaValue:
         described = handler(schema)
-        return {**described, "description": f"{described['description']}: {self._says()}"}
+        before = f"{described['description']}: " if "description" in described else ""
+        return {**described, "description": before + self._says()}
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import numpy as np
-from numpy.typing import NDArray
 
+from harness.codec_table import coded as round_trip
+from harness.codec_table import lag, noise_bursts
 from harness.codecs.base import Codec, Pcm
+
+__all__ = ["frames", "lag", "noise_bursts", "payloads", "round_trip", "snr_db", "speech_like"]
 
 
 def speech_like(rate_hz: int, seconds: float, seed: int = 1) -> Pcm:
@@ -24,15 +27,6 @@ def speech_like(rate_hz: int, seconds: float, seed: int = 1) -> Pcm:
     return np.rint(6000 * signal / np.sqrt(np.mean(signal**2)) / 3).astype(np.int16)
 
 
-def noise_bursts(rate_hz: int, seconds: float, seed: int = 1) -> Pcm:
-    """Noise whose level jumps every 10 ms: a sharp peak of its correlation with itself."""
-    rng = np.random.default_rng(seed)
-    length = int(rate_hz * seconds)
-    noise = np.convolve(rng.standard_normal(length), np.hanning(9) / 4, "same")
-    level = np.repeat(rng.random(length // (rate_hz // 100) + 1), rate_hz // 100)[:length]
-    return np.rint(6000 * noise * level).astype(np.int16)
-
-
 def frames(pcm: Pcm, codec: Codec) -> list[Pcm]:
     """Cut into the codec's frames; the incomplete last one is dropped."""
     size = codec.facts.frame_samples
@@ -42,20 +36,6 @@ def frames(pcm: Pcm, codec: Codec) -> list[Pcm]:
 def payloads(codec: Codec, pcm: Pcm) -> list[bytes | None]:
     encoder = codec.encoder()
     return [encoder.encode(frame) for frame in frames(pcm, codec)]
-
-
-def round_trip(codec: Codec, pcm: Pcm) -> Pcm:
-    """The decoder's output timeline."""
-    decoder = codec.decoder()
-    return np.concatenate([decoder.decode(p) for p in payloads(codec, pcm) if p is not None])
-
-
-def lag(output: NDArray[np.generic], reference: NDArray[np.generic]) -> int:
-    """How many samples ``output`` lies behind ``reference``: the peak of their correlation."""
-    size = 1 << (len(output) + len(reference)).bit_length()
-    spectra = [np.fft.rfft(signal.astype(np.float64), size) for signal in (output, reference)]
-    best = int(np.argmax(np.abs(np.fft.irfft(spectra[0] * spectra[1].conj(), size))))
-    return best if best < size // 2 else best - size
 
 
 def snr_db(output: Pcm, reference: Pcm, delay: int) -> float:

@@ -7,6 +7,7 @@ import pytest
 from codec_settings import every_setting, make
 from codec_signals import frames, lag, noise_bursts, payloads, round_trip
 
+from harness.codec_table import tolerance_samples
 from harness.codecs.base import Codec
 
 
@@ -23,11 +24,7 @@ def test_look_ahead_is_the_number_of_calls_without_a_payload(codec: Codec) -> No
 def test_output_lags_by_the_declared_delay(codec: Codec) -> None:
     pcm = noise_bursts(codec.facts.sample_rate_hz, 3)
     measured = lag(round_trip(codec, pcm), pcm)
-    # Opus in its SILK layer and Speex keep the spectrum, not the waveform: 2 samples off.
-    tolerance = 2 if codec.facts.library.startswith(("libopus", "libspeex")) else 0
-    if codec.facts.library.startswith("opencore-amr"):
-        tolerance = 1  # its post-filter tilts the spectrum
-    assert abs(measured - codec.facts.delay_samples) <= tolerance
+    assert abs(measured - codec.facts.delay_samples) <= tolerance_samples(codec.facts)
 
 
 def test_encodec_answers_a_change_in_the_frame_that_holds_it() -> None:

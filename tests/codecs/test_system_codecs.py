@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from codec_settings import make
 from codec_signals import frames, lag, payloads, round_trip, snr_db, speech_like
-from numpy.typing import NDArray
 
 from harness import codecs
-from harness.codecs.base import AdjustableEncoder, Codec, Pcm
+from harness.codec_table import loudness, swelling_tone, tolerance_samples
+from harness.codecs.base import AdjustableEncoder, Codec
 from harness.errors import Unsupported
 
 LIBRARY = {
@@ -270,36 +270,15 @@ def test_amr_wb_frames_are_checked_against_their_type() -> None:
                 codec.decoder().decode(frame)
 
 
-def _swelling_tone(seconds: int, seed: int) -> Pcm:
-    """Harmonics of 125 Hz whose loudness wanders slowly enough for models 40 ms apart."""
-    rng = np.random.default_rng(seed)
-    length, kernel = 8_000 * seconds, np.hanning(1_600)
-    wander = np.convolve(rng.standard_normal(length), kernel / np.linalg.norm(kernel), "same")
-    phase = 2 * np.pi * 125 * np.arange(length) / 8_000
-    tone = np.exp(wander) * sum(np.sin(h * phase + h * h) / h for h in range(1, 25))
-    return np.rint(np.clip(3_000 * tone / np.std(tone), -32_768, 32_767)).astype(np.int16)
-
-
-def _loudness(pcm: Pcm) -> NDArray[np.float64]:
-    power = np.convolve(pcm.astype(float) ** 2, np.hanning(128) / 64, "same")
-    level = np.log(power + 1_000)
-    loudness: NDArray[np.float64] = level - level.mean()
-    return loudness
-
-
-CODEC2_TOLERANCE_SAMPLES = 10
-"""1.25 ms: an envelope made of a model every 10 to 40 ms is no sharper than that."""
-
-
 @pytest.mark.parametrize(
     "bitrate", ["3.2kbit", "2.4kbit", "1.6kbit", "1.4kbit", "1.3kbit", "1.2kbit", "700bit"]
 )
 def test_codec2_envelope_lags_by_the_declared_delay(bitrate: str) -> None:
     """A vocoder gives no waveform to correlate, so its delay is that of the loudness."""
     codec = make("codec2", bitrate=bitrate)
-    tones = [_swelling_tone(12, seed) for seed in range(2)]
-    lags = [lag(_loudness(round_trip(codec, tone)), _loudness(tone)) for tone in tones]
-    assert abs(np.mean(lags) - codec.facts.delay_samples) <= CODEC2_TOLERANCE_SAMPLES
+    tones = [swelling_tone(8_000, 12, seed) for seed in range(2)]
+    lags = [lag(loudness(round_trip(codec, tone)), loudness(tone)) for tone in tones]
+    assert abs(np.mean(lags) - codec.facts.delay_samples) <= tolerance_samples(codec.facts)
 
 
 def test_codec2_does_not_hear_what_was_decoded_before() -> None:
