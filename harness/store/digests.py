@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from harness.store.run_store import RunStore
 from harness.store.schema import TABLES
 
-HASHED = ("cells", "packets", "frames", "scores")
+HASHED = ("cells", "packets", "frames", "scores", "legacy")
 """All but ``runs``, which says when and where it was."""
 
 

@@ -7,7 +7,7 @@ else. Its footer comes last, so that a file without one is not whole.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 
 import pyarrow as pa
@@ -44,11 +44,15 @@ def stamp_of(path: Path, run_id: str) -> dict[str, str] | None:
         return None
 
 
-def read(path: Path, names: Sequence[str], name: str) -> pa.Table:
-    """Table ``name`` of a part that has a stamp and holds ``names``. BadInput if it is damaged."""
-    wanted = ipc.IpcReadOptions(included_fields=[names.index(name)])
+def read(path: Path, name: str) -> pa.Table:
+    """Table ``name`` of a part that has a stamp; without rows where the part is older than that
+    table. BadInput if it is damaged."""
     try:
         with pa.OSFile(str(path)) as source:
+            at = ipc.open_file(source).schema.get_field_index(name)
+            if at < 0:
+                return tables.arrow_schema(name).empty_table()
+            wanted = ipc.IpcReadOptions(included_fields=[at])
             rows = ipc.open_file(source, options=wanted).get_batch(0).column(0).flatten()
     except (pa.ArrowException, OSError) as error:
         raise BadInput(

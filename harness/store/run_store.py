@@ -6,9 +6,10 @@
     |- latest -> smoke-20300102-101500
     `- smoke-20300102-101500/
        |- runs.parquet                       one row, rewritten as the run goes on
-       |- cells, packets, frames, scores     .parquet, made by compaction
+       |- cells, packets, frames, scores,   .parquet, made by compaction
+       |  legacy
        |- parts/{cells,scores}/CELL.arrow    since the last compaction: the cell with its packets
-       |                                     and frames, and its scores
+       |                                     and frames, its scores with the older systems' figures
        `- audio/                             FLAC: a track per cell, a reference per item and rate
 
 A file appears under its name when it is whole: it is written under ``parts/tmp`` and renamed. A
@@ -54,12 +55,12 @@ from harness.store.schema import RUNS, SCHEMA_VERSION
 
 FLAC_LEVEL = 0.4
 """Of 0 to 1: speech is 1 % longer than at the usual 0.625 and takes two thirds of the time."""
-PARTS = {"cells": ("cells", "packets", "frames"), "scores": ("scores",)}
+PARTS = {"cells": ("cells", "packets", "frames"), "scores": ("scores", "legacy")}
 """The tables in each kind of part."""
-GROUP_ROWS = {"cells": 250, "packets": 32_000, "frames": 32_000, "scores": 32_000}
+GROUP_ROWS = {"cells": 250, **dict.fromkeys(("packets", "frames", "scores", "legacy"), 32_000)}
 """From this many rows on, a row group is closed after the cell that it is at."""
 READ_ROWS = 32_000
-_CELL_TABLES = ("scores", "packets", "frames", "cells")
+_CELL_TABLES = ("legacy", "scores", "packets", "frames", "cells")
 """In the order in which compaction puts them in place: the row that vouches for a cell last."""
 Track = tuple[NDArray[np.int16], int]
 """Samples, mono, shape (samples,), and their rate in Hz."""
@@ -166,10 +167,19 @@ class RunStore:
         ]
         self._put_part("cells", cell_id, part, status=str(row["status"]))
 
-    def write_scores(self, cell_id: str, rows: Iterable[Mapping[str, Any]]) -> None:
-        """Replace a cell's scores; ``rows`` are rows of ``scores``, with or without cell_id."""
-        table = tables.from_rows("scores", [{**row, "cell_id": cell_id} for row in rows])
-        self._put_part("scores", cell_id, [table])
+    def write_scores(
+        self,
+        cell_id: str,
+        rows: Iterable[Mapping[str, Any]],
+        legacy: Iterable[Mapping[str, Any]] = (),
+    ) -> None:
+        """Replace a cell's scores; ``rows`` are rows of ``scores``, with or without cell_id, and
+        ``legacy`` those of that table."""
+        part = [
+            tables.from_rows(name, [{**row, "cell_id": cell_id} for row in given])
+            for name, given in (("scores", rows), ("legacy", legacy))
+        ]
+        self._put_part("scores", cell_id, part)
 
     def finished(self) -> dict[str, str]:
         """Status by cell_id of all cells that need not be streamed again."""
@@ -204,6 +214,7 @@ class RunStore:
             packets=_StoredRows(self, "packets"),
             frames=_StoredRows(self, "frames"),
             scores=whole("scores"),
+            legacy=whole("legacy"),
         )
 
     def compact(self) -> None:
@@ -246,7 +257,7 @@ class RunStore:
         has ``cell_id`` or is None for all."""
         newer = set(self._whole_parts("cells", cell_ids))
         older = set(self._statuses()) - newer
-        if name == "scores":
+        if name in PARTS["scores"]:
             newer = self._whole_parts("scores", cell_ids).keys() & (newer | older)
             older -= newer
         if cell_ids is not None:
@@ -307,8 +318,8 @@ class RunStore:
         return self.directory / "parts" / kind / f"{cell_id}{parts.SUFFIX}"
 
     def _read_part(self, name: str, cell_id: str, columns: Sequence[str] | None) -> pa.Table:
-        kind = "scores" if name == "scores" else "cells"
-        table = parts.read(self._part(kind, cell_id), PARTS[kind], name)
+        kind = next(kind for kind, names in PARTS.items() if name in names)
+        table = parts.read(self._part(kind, cell_id), name)
         return tables.conform(name, table, columns)
 
     def _put_part(self, kind: str, cell_id: str, rows: Sequence[pa.Table], **said: str) -> None:

@@ -5,7 +5,7 @@
 * 1 - first version.
 * 2 - runs: baseline, added_controls; cells: control, sweep, impairment, trace_sha256, compute; lab
   virtual and engine model, whose cells have null in started_utc and wall_s.
-* 3 - packets: purpose, fate spare; frames: target_bps.
+* 3 - packets: purpose, fate spare; frames: target_bps; table legacy.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -171,7 +171,28 @@ SCORES = {
     "degraded_sha256": Column("str", "", "of the degraded samples scored"),
 }
 
-TABLES = {"runs": RUNS, "cells": CELLS, "packets": PACKETS, "frames": FRAMES, "scores": SCORES}
+LEGACY = {
+    "cell_id": Column("str", "", "", since=3),
+    "system": Column("str", "", "key of harness.score.legacy.SYSTEMS", since=3),
+    "estimator": Column("str", "", "latency, loss, bandwidth, bitrate, send_time", since=3),
+    "value": Column("float", "", "what the old program would have printed; null: reason", since=3),
+    "unit": Column("str", "", "of value and truth", since=3),
+    "reason": Column("str", "", "why value is null", since=3),
+    "note": Column("str", "", "what it left out or put in on the way; null if nothing", since=3),
+    "truth": Column("float", "", "what happened, as we measure it; null: truth_reason", since=3),
+    "truth_metric": Column("str", "", "key of harness.score.metrics.METRICS", since=3),
+    "truth_mode": Column("str", "", "of that metric", since=3),
+    "truth_reason": Column("str", "", "why truth is null", since=3),
+}
+
+TABLES = {
+    "runs": RUNS,
+    "cells": CELLS,
+    "packets": PACKETS,
+    "frames": FRAMES,
+    "scores": SCORES,
+    "legacy": LEGACY,
+}
 
 LATENCY_PARTS = (
     "fill_ns",

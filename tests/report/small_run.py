@@ -221,7 +221,9 @@ def run_of(cells: list[dict], scores: list[dict]) -> Tables:
         "frames": [],
         "scores": [{"metric": "pesq", "mode": "wb", "track": "media"} | score for score in scores],
     }
-    return Tables(**{name: to_pandas(from_rows(name, rows[name])) for name in schema.TABLES})
+    return Tables(
+        **{name: to_pandas(from_rows(name, rows.get(name, []))) for name in schema.TABLES}
+    )
 
 
 def _score(store: RunStore, noise: float) -> None:

@@ -14,6 +14,7 @@ import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -132,7 +133,7 @@ def test_integers_are_delta_coded_and_all_is_zstd(store: RunStore) -> None:
             assert "DELTA_BINARY_PACKED" in column.encodings
 
 
-CELL_TABLES = ("cells", "packets", "frames", "scores")
+CELL_TABLES = ("cells", "packets", "frames", "scores", "legacy")
 
 
 @pytest.fixture
@@ -286,6 +287,47 @@ def test_a_cell_streamed_again_loses_its_scores(store: RunStore) -> None:
     store.write_scores("a", [score(1.0)])
     store.compact()
     assert list(load(store.directory).scores.value) == [1.0]
+
+
+def old_figure(value: float) -> dict[str, Any]:
+    return {"system": "tcp-esc", "estimator": "send_time", "value": value, "unit": "ms"}
+
+
+@pytest.mark.parametrize("compacted", [False, True])
+def test_older_systems_figures_are_kept_and_replaced_with_the_scores(
+    store: RunStore, compacted: bool
+) -> None:
+    for cell_id in "ba":
+        write(store, cell_id)
+        store.write_scores(cell_id, [score()], [old_figure(1.0), old_figure(2.0)])
+    if compacted:
+        store.compact()
+    store.write_scores("a", [score()], [old_figure(3.0)])
+    read = load(store.directory)
+    assert list(read.legacy.columns) == list(schema.LEGACY)
+    assert list(zip(read.legacy.cell_id, read.legacy.value, strict=True)) == [
+        ("a", 3.0),
+        ("b", 1.0),
+        ("b", 2.0),
+    ]
+    write(store, "b")
+    assert set(load(store.directory).legacy.cell_id) == {"a"}
+
+
+def test_a_run_from_before_the_older_systems_figures_is_read_and_goes_on(store: RunStore) -> None:
+    for cell_id in "ab":
+        write(store, cell_id)
+        store.write_scores(cell_id, [score()])
+    part = store.directory / "parts" / "scores" / "a.arrow"
+    with pa.OSFile(str(part)) as source:
+        batch = pa.ipc.open_file(source).get_batch(0)
+    with pa.ipc.new_file(str(part), batch.select(["scores"]).schema) as writer:
+        writer.write_batch(batch.select(["scores"]))
+    assert load(store.directory).legacy.empty
+    store.compact()
+    (store.directory / "legacy.parquet").unlink()
+    read = load(store.directory)
+    assert (list(read.scores.cell_id), len(read.legacy)) == (["a", "b"], 0)
 
 
 def test_a_run_goes_on_after_compaction(store: RunStore) -> None:
