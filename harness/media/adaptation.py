@@ -6,7 +6,8 @@ section 6) beside a delay-based one with a fixed threshold:
 * loss since the last report above 10 %: rate x (1 - loss / 2);
 * else, if the latest packets waited more than 100 ms above the least: rate x 0.85 (section 5.5),
   once per round trip, for the queue needs that time to drain;
-* else, if the loss is below 2 %: rate x 1.05;
+* else, if the loss is below 2 %: 8 % more a second (section 5.5, equation for a state that is not
+  near convergence), at most a second's worth for one report;
 * else as it is.
 """
 
@@ -18,11 +19,11 @@ from harness.codecs.base import CodecFacts
 from harness.errors import Unsupported
 from harness.media.feedback import Report
 from harness.media.settings import SenderSettings
-from harness.units import NS_PER_MS
+from harness.units import NS_PER_MS, NS_PER_S
 
 MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
 QUEUE_NS = 100 * NS_PER_MS
-BACK_OFF, GROW = 0.85, 1.05
+BACK_OFF, GROWTH_PER_S = 0.85, 1.08
 _ROUND_TRIP_NS = 200 * NS_PER_MS
 """As long as none has been measured."""
 
@@ -63,6 +64,7 @@ class LossDelay:
         self._rate_bps = float(min(max(start_bps, lowest_bps), highest_bps))
         self._expected = self._lost = 0
         self._backed_off_ns: int | None = None
+        self._reported_ns: int | None = None
 
     def on_report(self, report: Report, rtt_ns: int | None, now_ns: int) -> int:
         """The rate from now on, bit/s."""
@@ -70,13 +72,15 @@ class LossDelay:
         lost = report.lost - self._lost
         self._expected, self._lost = report.received + report.lost, report.lost
         loss = max(lost, 0) / expected if expected > 0 else 0.0
+        since_ns = 0 if self._reported_ns is None else now_ns - self._reported_ns
+        self._reported_ns = now_ns
         if loss > MUCH_LOSS:
             self._rate_bps *= 1 - loss / 2
         elif report.delay_ns > QUEUE_NS:
             if self._may_back_off(rtt_ns, now_ns):
                 self._rate_bps *= BACK_OFF
         elif loss < LITTLE_LOSS:
-            self._rate_bps *= GROW
+            self._rate_bps *= GROWTH_PER_S ** min(since_ns / NS_PER_S, 1.0)
         self._rate_bps = min(max(self._rate_bps, self._lowest_bps), self._highest_bps)
         return round(self._rate_bps)
 

@@ -114,7 +114,10 @@ class TestLossDelay:
     def test_some_loss_leaves_it_and_none_lets_it_grow(self) -> None:
         control = self.control()
         assert control.on_report(self.report(95, 5), None, 0) == 24_000
-        assert control.on_report(self.report(195, 5), None, 0) == 25_200
+        assert control.on_report(self.report(195, 5), None, 1000 * MS) == 24_000 * 1.08
+        assert control.on_report(self.report(295, 5), None, 1500 * MS) == round(24_000 * 1.08**1.5)
+        # However long nothing was heard: a second's worth at most.
+        assert control.on_report(self.report(395, 5), None, 9500 * MS) == round(24_000 * 1.08**2.5)
 
     def test_a_queue_backs_off_once_per_round_trip(self) -> None:
         control = self.control()
@@ -125,7 +128,7 @@ class TestLossDelay:
     def test_it_stays_within_its_bounds(self) -> None:
         control = self.control()
         for n in range(1, 40):
-            highest = control.on_report(self.report(100 * n, 0), None, n)
+            highest = control.on_report(self.report(100 * n, 0), None, n * 1000 * MS)
         assert highest == 40_000
         control = self.control()
         for n in range(1, 40):
