@@ -45,6 +45,15 @@ _SCALES: Mapping[str, tuple[float, float]] = {
     "delay_p95": (math.log(50), math.log(1600)),
     "missing": (0.0, math.sqrt(30)),
     "concealed": (0.0, math.sqrt(30)),
+    "plcmos": (1.0, 5.0),
+    "dnsmos": (1.0, 5.0),
+    "visqol_speech": (1.0, 5.0),
+    "visqol_audio": (1.0, 5.0),
+    "lsd": (0.0, 12.0),
+    "lsd_music": (0.0, 12.0),
+    "si_sdr": (-5.0, 30.0),
+    "si_sdr_music": (-5.0, 30.0),
+    "e_model": (1.0, 4.5),
 }
 """From worst or best to the other end of a heat map's colours; delays by logarithm, shares by
 square root, for both are felt by ratio more than by difference."""
@@ -108,7 +117,8 @@ class _Page:
         self.run = run
         self.run_dir = run_dir
         self.row: dict[str, Any] = {str(k): _plain(v) for k, v in run.runs.iloc[0].items()}
-        self.every = tables.summarise(run)
+        self.figures = tables.figures_of(run)
+        self.every = tables.summarise(run, self.figures)
         self.shown = tables.of_cells(run, tables.condensed(run.cells))
         """Without most points of sweeps, which would flood all but their own section."""
         there = self.shown.cells[CONFIGURATION].drop_duplicates()
@@ -215,7 +225,11 @@ class _Page:
             "conversation_ms": tables.CONVERSATION_MS,
             "significant": tables.SIGNIFICANT,
             "rig": tables.rig_check(self.shown, self.summary).to_dict("records"),
-            "heat": [self._heat(BY_KEY[key]) for key in _HEAT],
+            "heat": [
+                self._heat(shown)
+                for shown in (*map(BY_KEY.__getitem__, _HEAT), *self.figures[len(FIGURES) :])
+                if shown.key in _SCALES
+            ],
             "spreads": sorted(self.summary["spread"].dropna().unique()),
             "scatter": self._scatter(),
             "latency": self._latency(),
@@ -228,7 +242,7 @@ class _Page:
             "lateness": self._rows(tables.lateness(run), "lines of late senders"),
             "proof": self._rows(proof[condensed], "lines of the proof"),
             "swept_proof": self._rows(proof[~condensed], "lines of the proof of swept networks"),
-            "figures": FIGURES,
+            "figures": self.figures,
             "table": self._table(self.summary, self.order),
             "swept_table": self._swept_table(),
             "codec_key": [
@@ -299,6 +313,8 @@ class _Page:
                     " bitrates are real, its sound means nothing and has no quality score.",
                 )
             )
+        if warning := sections.generative_warning(self.run):
+            said.append(("warn", warning))
         quality = self.summary[self.summary["figure"] == "pesq_wb"]
         fine = tables.ok_cells(self.run)["cell_id"]
         unscored = int((~fine.isin(self.run.scores["cell_id"])).sum())
@@ -521,7 +537,7 @@ class _Page:
         lines = [
             {
                 "key": key,
-                "cells": [(shown, found[(*key, shown.key)]) for shown in FIGURES],
+                "cells": [(shown, found[(*key, shown.key)]) for shown in self.figures],
                 "ok": counts.get((*key, "ok"), 0),
                 "of": sum(counts.get((*key, status), 0) for status in _STATUSES),
             }

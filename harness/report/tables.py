@@ -99,7 +99,62 @@ FIGURES = (
         "time of the encode call over the duration of its frame",
     ),
 )  # fmt: skip
-BY_KEY = {figure.key: figure for figure in FIGURES}
+OPTIONAL = (
+    Shown(
+        "plcmos", "PLCMOS", "plcmos", "", "media", "MOS", "higher", 1, 2,
+        "PLCMOS v2: concealment as listeners would rate it, without a reference; 1 to 5",
+    ),
+    Shown(
+        "dnsmos", "DNSMOS OVRL", "dnsmos", "ovrl", "media", "MOS", "higher", 1, 2,
+        "DNSMOS P.835, overall, without a reference; 1 to 5",
+    ),
+    Shown(
+        "dnsmos_sig", "DNSMOS SIG", "dnsmos", "sig", "media", "MOS", "higher", 1, 2,
+        "DNSMOS P.835 of the voice alone",
+    ),
+    Shown(
+        "dnsmos_bak", "DNSMOS BAK", "dnsmos", "bak", "media", "MOS", "higher", 1, 2,
+        "DNSMOS P.835 of what is behind the voice",
+    ),
+    Shown(
+        "dnsmos_p808", "DNSMOS P.808", "dnsmos", "p808", "media", "MOS", "higher", 1, 2,
+        "DNSMOS P.808, overall, by another network",
+    ),
+    Shown(
+        "visqol_speech", "ViSQOL speech", "visqol", "speech", "media", "MOS-LQO", "higher", 1, 2,
+        "ViSQOL v3, speech mode; 1 to 5",
+    ),
+    Shown(
+        "visqol_audio", "ViSQOL audio", "visqol", "audio", "media", "MOS-LQO", "higher", 1, 2,
+        "ViSQOL v3, audio mode, of music; 1 to 5",
+    ),
+    Shown(
+        "lsd", "LSD", "lsd", "wb", "media", "dB", "lower", 1, 2,
+        "log-spectral distance of speech, up to 8 kHz",
+    ),
+    Shown(
+        "lsd_music", "LSD of music", "lsd", "fb", "media", "dB", "lower", 1, 2,
+        "log-spectral distance of music, up to 24 kHz",
+    ),
+    Shown(
+        "si_sdr", "SI-SDR", "si_sdr", "wb", "media", "dB", "higher", 1, 1,
+        "of speech and of codecs that follow the waveform; 100 is equal",
+    ),
+    Shown(
+        "si_sdr_music", "SI-SDR of music", "si_sdr", "fb", "media", "dB", "higher", 1, 1,
+        "of music and of codecs that follow the waveform; 100 is equal",
+    ),
+    Shown(
+        "e_model_r", "E-model R", "e_model_r", "", "", "R", "higher", 1, 1,
+        "planning estimate of a conversation (ITU-T G.107); 93.2 at best",
+    ),
+    Shown(
+        "e_model", "E-model MOS", "e_model", "", "", "MOS-CQE", "higher", 1, 2,
+        "the same as a MOS; 4.41 at best",
+    ),
+)  # fmt: skip
+"""Figures that a scenario asked for beside those; shown where it did."""
+BY_KEY = {figure.key: figure for figure in (*FIGURES, *OPTIONAL)}
 MAX_FATE_CELLS = 60
 """Cells of a network and transport whose packets are looked at for :func:`fates`."""
 SWEPT = "@"
@@ -164,6 +219,19 @@ def condensed(cells: pd.DataFrame) -> pd.Series:
 
 def _ends_and_middle(xs: list[float]) -> set[float]:
     return {xs[0], xs[len(xs) // 2], xs[-1]}
+
+
+def figures_of(tables: Tables) -> tuple[Shown, ...]:
+    """``FIGURES``, and those of ``OPTIONAL`` that some cell has; of a metric that no cell has, all,
+    so that the reason is seen."""
+    keys = list(_SCORE)
+    asked = set(tables.scores[keys].drop_duplicates().itertuples(index=False, name=None))
+    known = tables.scores[tables.scores["value"].notna()][keys].drop_duplicates()
+    found = set(known.itertuples(index=False, name=None))
+    metrics = {metric for metric, _, _ in found}
+    there = found | {key for key in asked if key[0] not in metrics}
+    optional = (one for one in OPTIONAL if (one.metric, one.mode, one.track) in there)
+    return (*FIGURES, *optional)
 
 
 def summarise(tables: Tables, figures: Sequence[Shown] = FIGURES) -> pd.DataFrame:
@@ -345,8 +413,9 @@ def fates(tables: Tables, most: int = MAX_FATE_CELLS) -> pd.DataFrame:
 
 def fate_runs(tables: Tables, cell_id: str) -> list[tuple[str, float, float]]:
     """What became of one cell's packets along its media: (fate, start, length) in s, neighbours of
-    one fate joined; packets that were played in order are left out."""
+    one fate joined; packets that were played in order, or that nothing needed, are left out."""
     packets = tables.packets_of([cell_id], ["media_ns", "fate"])
+    packets = packets[packets["fate"].isin(FATES)]
     starts = packets["media_ns"].to_numpy(np.int64)
     frames = np.unique(starts)
     length = int(np.median(np.diff(frames))) if len(frames) > 1 else 0

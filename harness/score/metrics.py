@@ -139,8 +139,8 @@ METRICS: dict[str, Metric] = {
         "log-spectral distance",
         "dB",
         "lower",
-        "Gray and Markel 1976; clipped 50 dB below the peak as by Cohen 2004; speech up to 8 kHz"
-        " (wb), music up to 24 kHz (fb)",
+        "Gray and Markel 1976; clipped below the peak as by Cohen 2004: speech 50 dB, up to 8 kHz"
+        " (wb), music 80 dB, up to 24 kHz (fb)",
         modes=("wb", "fb"),
         mode_kinds={"wb": SPEECH, "fb": MUSIC},
         rates_hz={"wb": 16_000, "fb": 48_000},

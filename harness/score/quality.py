@@ -190,7 +190,13 @@ OPTIONAL = (
     Measure("visqol", "speech", "media", "visqol-python", partial(visqol.visqol, mode="speech")),
     Measure("visqol", "audio", "media", "visqol-python", partial(visqol.visqol, mode="audio")),
     Measure("lsd", "wb", "media", "harness", spectral.lsd),
-    Measure("lsd", "fb", "media", "harness", spectral.lsd),
+    Measure(
+        "lsd",
+        "fb",
+        "media",
+        "harness",
+        partial(spectral.lsd, range_db=spectral.MUSIC_RANGE_DB),
+    ),
     Measure("si_sdr", "wb", "media", "harness", of_si_sdr),
     Measure("si_sdr", "fb", "media", "harness", of_si_sdr),
 )

@@ -10,7 +10,9 @@ from numpy.typing import NDArray
 MOST_DB = 100.0
 """Of SI-SDR either way: beyond what 16 bits resolve, and finite for equal signals."""
 _WINDOW_S, _HOP_S = 0.032, 0.008
-_RANGE_DB = 50.0
+SPEECH_RANGE_DB, MUSIC_RANGE_DB = 50.0, 80.0
+"""Of spectra that are compared. The treble of music lies further below its bass than that of
+speech, and a codec that cuts it off should not pass for a good one."""
 
 
 def si_sdr(reference: NDArray[np.floating], degraded: NDArray[np.floating]) -> float:
@@ -27,15 +29,20 @@ def si_sdr(reference: NDArray[np.floating], degraded: NDArray[np.floating]) -> f
     return max(-MOST_DB, min(10 * math.log10(kept / lost), MOST_DB))
 
 
-def lsd(reference: NDArray[np.floating], degraded: NDArray[np.floating], rate_hz: int) -> float:
+def lsd(
+    reference: NDArray[np.floating],
+    degraded: NDArray[np.floating],
+    rate_hz: int,
+    range_db: float = SPEECH_RANGE_DB,
+) -> float:
     """Log-spectral distance in dB: root mean square over frequency of the difference of the log
     power spectra (Gray and Markel 1976), mean over frames of 32 ms every 8 ms (Hann).
 
-    Both spectra are clipped 50 dB below the reference's peak (Cohen 2004), so that what nobody
-    hears is no distance; digital silence against silence is 0.
+    Both spectra are clipped ``range_db`` below the reference's peak (Cohen 2004, with 50 dB), so
+    that what nobody hears is no distance; digital silence against silence is 0.
     """
     powers = [_power(audio, rate_hz) for audio in (reference, degraded)]
-    floor = powers[0].max() * 10 ** (-_RANGE_DB / 10)
+    floor = powers[0].max() * 10 ** (-range_db / 10)
     first, second = (10 * np.log10(np.maximum(power, floor)) for power in powers)
     return float(np.sqrt(np.square(first - second).mean(axis=1)).mean())
 

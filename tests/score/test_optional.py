@@ -186,6 +186,7 @@ def test_lsd_hears_nothing_below_the_floor() -> None:
     tone = np.sin(2 * np.pi * 1000 * np.arange(16_000) / RATE_HZ)
     hiss = 1e-5 * np.random.default_rng(0).normal(size=16_000)
     assert spectral.lsd(tone, tone + hiss, RATE_HZ) < 1e-3
+    assert spectral.lsd(tone, tone + hiss, RATE_HZ, range_db=120) > 1
     assert spectral.lsd(tone, np.zeros(16_000), RATE_HZ) > 1
     assert spectral.lsd(tone[:100], tone[:100], RATE_HZ) == 0
 
