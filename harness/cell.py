@@ -36,7 +36,7 @@ from harness.network.trace import (
 )
 from harness.plan import Cell
 from harness.records import Columns, Observed
-from harness.transports import is_bare, is_reliable
+from harness.transports import TRANSPORTS
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns, samples_to_ns
 
 LEAD_NS = 300 * NS_PER_MS
@@ -259,16 +259,16 @@ def written_up(
     cell: Cell, row: Mapping[str, Any], facts: CodecFacts, met: Impaired, observed: Observed
 ) -> CellResult:
     """Join the records of a cell, hold the link against what was asked, and judge. Pure."""
-    transport = cell.transport.settings.transport
+    carrier = TRANSPORTS[cell.transport.settings.transport]
     packets, frames = join(
         sent_packets=observed.sent_packets,
         sent_frames=observed.sent_frames,
         received_packets=observed.received_packets,
         played_frames=observed.played_frames,
-        link_log=observed.link_log if is_bare(transport) else None,
+        link_log=observed.link_log if carrier.bare else None,
         facts=facts,
         t0_ns=observed.t0_ns,
-        reliable=is_reliable(transport),
+        reliable=carrier.reliable,
     )
     counters = observed.link["counters"]
     figures = prove(met.pair, observed.link_log, counters.get("t0_ns"), counters.get("changes"))

@@ -137,7 +137,7 @@ LIBRARIES: dict[str, set[str]] = {
         "torch",
         "transformers",
     },
-    "transports": {"aioquic", "cryptography", "websockets"},
+    "transports": {"aioquic", "aiortc", "cryptography", "websockets"},
     "endpoint": {"numpy"},
     "labs": {"docker", "requests"},
     "score": {

@@ -27,14 +27,15 @@ _LONGEST_GAP_NS = 100 * NS_PER_MS
 _RTCP_NS = 5 * NS_PER_S
 """RFC 3550's least interval between reports (6.2)."""
 _DATAGRAMS: tuple[Transport, ...] = ("udp", "rtp", "quic-datagram")
+_ANSWERED: tuple[Transport, ...] = (*_DATAGRAMS, "webrtc")
 _OWN_PACKETS = tuple(name for name in NAMES if name != "rtp")
 _BESIDE: dict[str, tuple[Transport, ...]] = {
     "mtu": _DATAGRAMS,
     "gap": ("udp", "quic-datagram"),
     "repeat": _OWN_PACKETS,
     "fec": _OWN_PACKETS,
-    "nack": _DATAGRAMS,
-    "adapt": _DATAGRAMS,
+    "nack": _ANSWERED,
+    "adapt": _ANSWERED,
 }
 """Which keys have a meaning where: RTP's payload formats neither fragment nor carry our redundancy,
 and on a stream nothing is lost, and nobody can answer."""

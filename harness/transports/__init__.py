@@ -3,20 +3,32 @@
 from __future__ import annotations
 
 from importlib import import_module
-from typing import cast
+from typing import NamedTuple, cast
 
 from harness.errors import Unsupported
 from harness.transports.base import Transport
 
-TRANSPORTS: dict[str, str] = {
-    "udp": "harness.transports.udp",
-    "rtp": "harness.transports.udp",
-    "quic-datagram": "harness.transports.quic_datagram",
-    "quic-stream": "harness.transports.quic_stream",
-    "tcp": "harness.transports.tcp",
-    "websocket": "harness.transports.websocket",
+
+class Carrier(NamedTuple):
+    """What is known of a transport without its library."""
+
+    module: str
+    reliable: bool = False
+    """Nothing is lost, duplicated or reordered between sender and receiver."""
+    bare: bool = False
+    """Each packet is a datagram of its own size, so that the link's log tells of it."""
+
+
+TRANSPORTS: dict[str, Carrier] = {
+    "udp": Carrier("udp", bare=True),
+    "rtp": Carrier("udp", bare=True),
+    "quic-datagram": Carrier("quic_datagram"),
+    "quic-stream": Carrier("quic_stream", reliable=True),
+    "webrtc": Carrier("webrtc"),
+    "tcp": Carrier("tcp", reliable=True),
+    "websocket": Carrier("websocket", reliable=True),
 }
-"""Their files. RTP is UDP: how its packets look is :mod:`harness.media.rtp`'s matter."""
+"""RTP is UDP: how its packets look is :mod:`harness.media.rtp`'s matter."""
 
 
 def transport(name: str) -> Transport:
@@ -25,18 +37,9 @@ def transport(name: str) -> Transport:
     if name not in TRANSPORTS:
         raise Unsupported(f"unknown transport {name!r} (there are: {', '.join(TRANSPORTS)})")
     try:
-        return cast(Transport, import_module(TRANSPORTS[name]))
+        module = import_module(f"harness.transports.{TRANSPORTS[name].module}")
     except ModuleNotFoundError as missing:
         raise Unsupported(
             f"transport {name} needs {missing.name}: pip install {missing.name}"
         ) from missing
-
-
-def is_reliable(name: str) -> bool:
-    """Whether a stream carries the packets, so that none is lost on its own."""
-    return transport(name).RELIABLE
-
-
-def is_bare(name: str) -> bool:
-    """Whether the link's log has a row of its own for each packet."""
-    return transport(name).BARE
+    return cast(Transport, module)

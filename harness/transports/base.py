@@ -20,7 +20,7 @@ RECEIVE_PRIORITY = 3
 """SCHED_FIFO priority of receiving threads, above playing and pacing: a stamp must be prompt."""
 
 
-Name = Literal["udp", "rtp", "quic-datagram", "quic-stream", "tcp", "websocket"]
+Name = Literal["udp", "rtp", "quic-datagram", "quic-stream", "webrtc", "tcp", "websocket"]
 QUIC_LEAST_MTU_BYTES = 1228
 """RFC 9000, section 14: datagrams of 1200 bytes must pass."""
 NAMES: tuple[Name, ...] = get_args(Name)
@@ -82,11 +82,6 @@ class Receiver(Protocol):
 
 class Transport(Protocol):
     """What a transport's file offers."""
-
-    RELIABLE: bool
-    """True where nothing is lost, duplicated or reordered between sender and receiver."""
-    BARE: bool
-    """True where each packet is a datagram of its own size, so that the link's log tells of it."""
 
     def connect(self, host: str, port: int, settings: TransportSettings) -> Sender:
         """Raises CellFailed if the receiver does not answer within CONNECT_TIMEOUT_S."""

@@ -5,9 +5,6 @@ from __future__ import annotations
 from harness.transports.base import OnPacket, TransportSettings
 from harness.transports.quic import QuicReceiver, QuicSender
 
-RELIABLE = True
-BARE = False
-
 
 def connect(host: str, port: int, settings: TransportSettings) -> QuicSender:
     return QuicSender(host, port, settings.mtu_bytes, stream=True)

@@ -7,8 +7,6 @@ import struct
 from harness.transports.base import OnPacket, TransportSettings
 from harness.transports.stream import StreamReceiver, StreamSender, connect_stream
 
-RELIABLE = True
-BARE = False
 _LENGTH = struct.Struct(">I")
 _LARGEST = 16 * 1024 * 1024
 

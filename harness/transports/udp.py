@@ -14,8 +14,6 @@ from harness.media.packet import IP_UDP_BYTES
 from harness.transports.base import RECEIVE_PRIORITY, OnPacket, TransportSettings
 from harness.units import monotonic_ns
 
-RELIABLE = False
-BARE = True
 _BUFFER_BYTES = 4 * 1024 * 1024
 """Asked for in both directions: a shaper in the middle can hold the sender's own buffer (its
 packets stay charged to the socket until they leave), and queues are the link's matter, not ours."""

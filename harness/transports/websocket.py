@@ -16,9 +16,6 @@ from websockets.uri import parse_uri
 from harness.transports.base import OnPacket, TransportSettings
 from harness.transports.stream import StreamReceiver, StreamSender, connect_stream
 
-RELIABLE = True
-BARE = False
-
 
 class WebSocket:
     """Either end of one connection."""

@@ -17,7 +17,7 @@ from harness.control import Channel, Listener
 from harness.errors import BadInput, CellFailed, Unsupported
 from harness.media.fates import join
 from harness.records import Columns, Kind
-from harness.transports import TRANSPORTS, is_reliable
+from harness.transports import TRANSPORTS
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns
 
 SPEECH = np.rint(5000 * np.sin(np.arange(8000) * 2 * np.pi * 180 / 16_000)).astype(np.int16)
@@ -126,7 +126,7 @@ def test_half_a_second_of_audio_goes_through_and_is_accounted_for(
         link_log=None,
         facts=CodecFacts(**figures["facts"]),
         t0_ns=t0_ns,
-        reliable=is_reliable(transport),
+        reliable=TRANSPORTS[transport].reliable,
     )
     # 640 bytes of PCM and a header are two datagrams at an MTU of 576, one message on a stream.
     assert len(packets["seq"]) == (50 if transport == "udp" else 25)

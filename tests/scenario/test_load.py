@@ -360,7 +360,7 @@ exclude:
             "s.yaml:9: $.codecs[2]: expected a codec (pcm, g711, g722, opus, aac, encodec), "
             'got "opsu"; did you mean "opus"?',
             's.yaml:10: $.transports[1]: expected "udp", "rtp", "quic-datagram", "quic-stream", '
-            '"tcp" or "websocket", got "upd"; '
+            '"webrtc", "tcp" or "websocket", got "upd"; '
             'did you mean "udp"?',
             's.yaml:14: $.networks[1].forward.loss: expected a probability such as "2.5%" or '
             '0.025, got "200%" (outside 0...1)',

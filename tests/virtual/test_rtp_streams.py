@@ -98,7 +98,7 @@ def test_a_frame_larger_than_a_datagram_is_unsupported() -> None:
         rtp(Link(), transport=TransportSettings("rtp", mtu_bytes=576))
 
 
-@pytest.mark.parametrize("name", ["quic-datagram", "quic-stream"])
-def test_quic_is_not_modelled_and_says_so(name: str) -> None:
+@pytest.mark.parametrize("name", ["quic-datagram", "quic-stream", "webrtc"])
+def test_what_is_not_modelled_says_so(name: str) -> None:
     with pytest.raises(Unsupported, match=f"{name} is not modelled in virtual time"):
         streamed(Link(), transport=TransportSettings(name))  # type: ignore[arg-type]
