@@ -37,6 +37,7 @@ def test_all_scenarios_are_shipped() -> None:
         "agree",
         "lyra",
         "matrix",
+        "metrics",
         "opus-recovery",
         "reference",
         "schedule",
