@@ -21,8 +21,10 @@ order:
 * delivered by the link but not to anybody: ``late``, nobody waited any longer;
 * not in the link's log, or no log: ``lost``.
 
-Datagrams enter the link in the order of sending, one frame on the wire each, so the log's forward
-rows are matched by order and by size (payload + UDP, IPv4 and Ethernet headers).
+Datagrams enter the link in the order of sending, one frame on the wire each or one for each of
+their IPv4 fragments, so the log's forward rows are matched by order and by size (payload + UDP,
+IPv4 and Ethernet headers). A datagram ends as the worst of its fragments does: without one of them
+it is never put together.
 
 Frames
 ------
@@ -37,7 +39,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.codecs.base import CodecFacts
-from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES, Purpose
+from harness.media.packet import (
+    ETHERNET_BYTES,
+    IP_FRAGMENT_BYTES,
+    IP_UDP_BYTES,
+    UDP_BYTES,
+    Purpose,
+)
 from harness.records import Columns, Fate, Kind, Outcome, Verdict
 from harness.units import NS_PER_S, samples_to_ns
 
@@ -53,6 +61,11 @@ _FATES = np.array([fate.name.lower() for fate in Fate])
 _KINDS = np.array([kind.name.lower() for kind in Kind])
 _PURPOSES = np.array([purpose.name.lower() for purpose in Purpose])
 _NONE = -1
+_WORST_FIRST = np.array(
+    [_NONE, Outcome.QUEUE, Outcome.LOST, Outcome.CORRUPTED, Outcome.DELIVERED], np.int64
+)
+_RANK = np.zeros_like(_WORST_FIRST)
+_RANK[_WORST_FIRST] = np.arange(len(_WORST_FIRST))
 
 
 def join(
@@ -154,19 +167,39 @@ def _outcomes(sent: Columns, link_log: Columns) -> NDArray[np.int64]:
     media = (link_log["direction"] == 0) & (link_log["outcome"] != Outcome.DUPLICATE)
     # A link may write a packet down when it leaves; the stable sort gives the order of entering.
     entered = np.flatnonzero(media)[np.argsort(link_log["in_ns"][media], kind="stable")]
-    sizes = _ints(sent, "size_bytes") + IP_UDP_BYTES + ETHERNET_BYTES
+    taken = np.flatnonzero(_ints(sent, "send_ns") >= 0)
+    sizes, starts = _wire_sizes(_ints(sent, "size_bytes")[taken])
     entered = entered[np.isin(link_log["size_bytes"][entered], sizes)]
     logged_sizes, logged = (_ints(link_log, name)[entered] for name in ("size_bytes", "outcome"))
+    if not np.array_equal(sizes, logged_sizes):
+        logged = _matched(sizes, logged_sizes, logged)
+    found = np.full(len(sent["seq"]), _NONE)
+    if len(taken):
+        found[taken] = _WORST_FIRST[np.minimum.reduceat(_RANK[logged], starts)]
+    return found
+
+
+def _wire_sizes(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """Of all frames on the wire, in order, that carry packets of these sizes; and the index of each
+    packet's first: ``harness.media.packet.wire_sizes`` for many."""
+    whole, last = np.divmod(sizes + UDP_BYTES - 1, IP_FRAGMENT_BYTES)
+    ends = np.cumsum(whole + 1)
+    headers = IP_UDP_BYTES - UDP_BYTES + ETHERNET_BYTES
+    frames = np.full(ends[-1] if len(ends) else 0, headers + IP_FRAGMENT_BYTES)
+    frames[ends - 1] = headers + last + 1
+    return frames, ends - whole - 1
+
+
+def _matched(
+    sizes: NDArray[np.int64], logged_sizes: NDArray[np.int64], logged: NDArray[np.int64]
+) -> NDArray[np.int64]:
+    """Outcomes by frame on the wire, where the log lacks some; -1 for those."""
     found = np.full(len(sizes), _NONE)
-    taken = np.flatnonzero(_ints(sent, "send_ns") >= 0)
-    if np.array_equal(sizes[taken], logged_sizes):
-        found[taken] = logged
-        return found
     at = 0
-    for row in taken:
-        for ahead in range(at, len(entered)):
-            if logged_sizes[ahead] == sizes[row]:
-                found[row] = logged[ahead]
+    for frame, size in enumerate(sizes):
+        for ahead in range(at, len(logged)):
+            if logged_sizes[ahead] == size:
+                found[frame] = logged[ahead]
                 at = ahead + 1
                 break
     return found

@@ -13,7 +13,12 @@ from harness.errors import Unsupported
 
 IP_UDP_BYTES = 28
 """IPv4 without options (20) and UDP (8)."""
+UDP_BYTES = 8
 ETHERNET_BYTES = 14
+LINK_MTU_BYTES = 1500
+"""Of the lab's links: a larger datagram travels in IPv4 fragments."""
+IP_FRAGMENT_BYTES = LINK_MTU_BYTES - 20
+"""What a fragment carries: all of a packet's but the last are multiples of 8 (RFC 791, 3.2)."""
 MAX_FRAGMENTS = 255
 SEQUENCES = (0, 0x4000_0000, 0x8000_0000, 0xC000_0000)
 """By purpose, the first sequence number: what is not media does not make gaps in its count (RFC
@@ -50,6 +55,19 @@ class Packet(NamedTuple):
     end: bool
     payload: bytes
     purpose: int = Purpose.MEDIA
+
+
+def wire_sizes(packet_bytes: int) -> list[int]:
+    """Sizes of the Ethernet frames that carry one UDP datagram: a frame, or its IPv4 fragments."""
+    whole, last = divmod(packet_bytes + UDP_BYTES - 1, IP_FRAGMENT_BYTES)
+    headers = IP_UDP_BYTES - UDP_BYTES + ETHERNET_BYTES
+    return [headers + IP_FRAGMENT_BYTES] * whole + [headers + last + 1]
+
+
+def ip_fragments(packet_bytes: int) -> int:
+    """How many IPv4 fragments a UDP datagram takes; 0 for one that fits the links' MTU."""
+    frames = len(wire_sizes(packet_bytes))
+    return frames if frames > 1 else 0
 
 
 def packetise(

@@ -109,5 +109,5 @@ LinkRate = Annotated[
 QueueSize = Annotated[SizeBytes, AfterValidator(_between(1, 1_000_000_000, "a size", format_size))]
 FULL_FRAME_BYTES = 1500 + 14
 """Largest frame of the lab's links, Ethernet header included: tbf drops what exceeds its burst."""
-# 68 is the smallest MTU of IPv4 (RFC 791), 1500 the one of the lab's own links.
-Mtu = Annotated[SizeBytes, AfterValidator(_between(68, 1500, "an MTU", format_size))]
+# 68 is the smallest MTU of IPv4 (RFC 791), 65,535 its largest packet.
+Mtu = Annotated[SizeBytes, AfterValidator(_between(68, 65_535, "an MTU", format_size))]

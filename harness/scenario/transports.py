@@ -14,6 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from harness.fields import BitrateBps, DurationNs
+from harness.media.packet import LINK_MTU_BYTES
 from harness.media.settings import SenderSettings
 from harness.scenario.mistakes import Written, mistake, refuse
 from harness.scenario.quantities import Delay, Mtu, Name, or_word
@@ -120,7 +121,8 @@ class TransportEntry(Written):
     transport: Transport
     mtu: Mtu = Field(
         default=_SETTINGS.mtu_bytes,
-        description="not on streams: IP MTU that datagrams are fragmented for",
+        description="not on streams: IP MTU that payloads are fragmented for; udp: above 1.5kB, the"
+        " links' own, datagrams travel in IPv4 fragments",
     )
     gap: DurationNs = Field(
         default=_SETTINGS.gap_ns,
@@ -192,6 +194,9 @@ class TransportEntry(Written):
                 "report_every_ns": self.adapt.every,
                 "lowest_bps": self.adapt.lowest,
                 "highest_bps": self.adapt.highest or 0,
+        if self.transport != "udp" and self.mtu > LINK_MTU_BYTES:
+            expected = f"expected at most {format_size(LINK_MTU_BYTES)}, but beside udp"
+            raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
             }
         return SenderSettings(**given)
 

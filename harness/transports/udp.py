@@ -1,4 +1,9 @@
-"""UDP: one packet, one datagram."""
+"""UDP: one packet, one datagram.
+
+With an MTU above the links' own (``LINK_MTU_BYTES``), datagrams may be larger than these: the
+kernel then sends them in IPv4 fragments, with no path MTU discovery, as programs do that leave all
+this to it.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +15,7 @@ import threading
 from collections.abc import Callable
 
 from harness.linux import exact_timers, real_time
-from harness.media.packet import IP_UDP_BYTES
+from harness.media.packet import IP_UDP_BYTES, LINK_MTU_BYTES, ip_fragments
 from harness.transports.base import RECEIVE_PRIORITY, OnPacket, TransportSettings
 from harness.units import monotonic_ns
 
@@ -19,6 +24,8 @@ _BUFFER_BYTES = 4 * 1024 * 1024
 packets stay charged to the socket until they leave), and queues are the link's matter, not ours."""
 _LARGEST = 65_535
 _REFUSED = (errno.EAGAIN, errno.ENOBUFS)
+_IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
+"""linux/in.h: Python's ``socket`` does not name them."""
 _POLL_S = 0.1
 """How long closing may have to wait for the thread that listens for feedback."""
 
@@ -28,11 +35,13 @@ class UdpSender:
 
     def __init__(self, host: str, port: int, mtu_bytes: int) -> None:
         self.max_packet_bytes: int | None = mtu_bytes - IP_UDP_BYTES
-        self._refused = self._unreachable = 0
+        self._refused = self._unreachable = self._ip_fragments = 0
         self._closing = False
         self._thread: threading.Thread | None = None
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        if mtu_bytes > LINK_MTU_BYTES:
+            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
         self._socket.setblocking(False)
         self._socket.connect((host, port))
 
@@ -49,6 +58,7 @@ class UdpSender:
                 self._refused += 1
                 return False
             else:
+                self._ip_fragments += ip_fragments(len(packet))
                 return True
 
     def hear(self, on_message: Callable[[bytes], None]) -> None:
@@ -75,7 +85,11 @@ class UdpSender:
         """Nothing is ever held back."""
 
     def counts(self) -> dict[str, int | str]:
-        return {"refused_packets": self._refused, "unreachable_errors": self._unreachable}
+        return {
+            "refused_packets": self._refused,
+            "unreachable_errors": self._unreachable,
+            "ip_fragments": self._ip_fragments,
+        }
 
     def close(self) -> None:
         self._closing = True

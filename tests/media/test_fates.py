@@ -146,6 +146,23 @@ def test_fragments_share_their_frame_but_not_their_fate() -> None:
     }
 
 
+def test_a_datagram_in_ip_fragments_ends_as_the_worst_of_them_does() -> None:
+    sent = send(voiced(320 * 8), facts=replace(FACTS, frame_samples=320 * 4))
+    sizes = {len(packet) for _, packet in sent.packets}
+    assert sizes == {2580}, "two fragments each"
+    ends = [(Outcome.DELIVERED, Outcome.QUEUE), (Outcome.LOST, Outcome.CORRUPTED)]
+    rows = [
+        (0, send_ns, send_ns if outcome == Outcome.DELIVERED else -1, size, outcome)
+        for (send_ns, _), outcomes in zip(sent.packets, ends, strict=True)
+        for size, outcome in zip((1514, 34 + 2588 - 1480), outcomes, strict=True)
+    ]
+    packets, _ = joined(sent, [], from_rows(LINK_LOG, rows))
+    assert list(packets["fate"]) == ["queue", "lost"]
+    # The log lacks what it could not keep up with: the first fragment of the second datagram.
+    packets, _ = joined(sent, [], from_rows(LINK_LOG, [*rows[:2], rows[3]]))
+    assert list(packets["fate"]) == ["queue", "lost"]
+
+
 def test_damaged_packets_are_undecodable_where_the_link_says_so() -> None:
     came = arrivals(SENT, [0])
     came[3] = (came[3][0], came[3][1][:-1] + bytes([came[3][1][-1] ^ 1]))
