@@ -159,6 +159,9 @@ class TransportEntry(Written):
         ]
         if misplaced:
             raise refuse(misplaced)
+        if self.transport != "udp" and self.mtu > LINK_MTU_BYTES:
+            expected = f"expected at most {format_size(LINK_MTU_BYTES)}, but beside udp"
+            raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
         if self.transport == "quic-datagram" and self.mtu < QUIC_LEAST_MTU_BYTES:
             expected = f"expected at least {format_size(QUIC_LEAST_MTU_BYTES)} (RFC 9000, 14)"
             raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
@@ -194,9 +197,6 @@ class TransportEntry(Written):
                 "report_every_ns": self.adapt.every,
                 "lowest_bps": self.adapt.lowest,
                 "highest_bps": self.adapt.highest or 0,
-        if self.transport != "udp" and self.mtu > LINK_MTU_BYTES:
-            expected = f"expected at most {format_size(LINK_MTU_BYTES)}, but beside udp"
-            raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
             }
         return SenderSettings(**given)
 
