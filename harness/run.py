@@ -30,6 +30,7 @@ from harness.plan import Cell, Plan, plan
 from harness.report import write_report
 from harness.scenario import Metric, Scenario, config_sha256
 from harness.score import emodel
+from harness.score.legacy import legacy_rows
 from harness.score.network import network_scores
 from harness.score.pool import Scorer, ScoreTask
 from harness.score.quality import Measure, measures
@@ -468,6 +469,7 @@ class _VirtualMatrix:
             compute=self._scenario.compute,
             measures=measures(self._scenario.metrics),
             e_model=emodel.NAME in self._scenario.metrics,
+            legacy=self._scenario.legacy,
             jobs=min(self.jobs, max(1, len(todo))),
         ) as matrix:
             for cell, done in matrix.run(todo):
@@ -520,12 +522,11 @@ def _score(store: RunStore, wanted: Scenario, weights: Weights, observer: Observ
         for future in as_completed(futures):
             row = futures.pop(future)
             cell_id = row["cell_id"]
-            frames = tables.frames_of([cell_id])
-            scores = [
-                *future.result(),
-                *network_scores(tables.packets_of([cell_id]), frames, row),
-            ]
+            packets, frames = tables.packets_of([cell_id]), tables.frames_of([cell_id])
+            network = network_scores(packets, frames, row)
+            scores = [*future.result(), *network]
             if emodel.NAME in wanted.metrics:
                 scores += emodel.planning_scores(frames, row, concealment[row["receiver"]])
-            store.write_scores(cell_id, scores)
+            legacy = legacy_rows(wanted.legacy, packets, frames, row, network)
+            store.write_scores(cell_id, scores, legacy)
             observer.step(f"scored {row['codec']}/{row['network']}/{row['utterance']}")

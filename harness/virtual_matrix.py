@@ -29,6 +29,7 @@ from harness.labs.virtual import ENGINE, NAME
 from harness.plan import Cell
 from harness.scenario import NetworkEntry
 from harness.score import emodel
+from harness.score.legacy import Legacy, legacy_rows
 from harness.score.metrics import Score
 from harness.score.network import network_scores
 from harness.score.pool import TIMEOUT_S, ScoreTask, Worker, WorkerLost, Workers, one_by_one
@@ -59,16 +60,19 @@ class Shared:
     measures: tuple[Measure, ...]
     e_model: bool
     """Whether its estimate is wanted beside the measures."""
+    legacy: tuple[str, ...]
+    """Older systems whose own figures are wanted."""
 
 
 class Done(NamedTuple):
     """How a cell ended. ``audio`` and ``figures`` are of a cell that streamed: what is to be scored
-    yet, and the scores that need no audio."""
+    yet, and the scores that need no audio; ``legacy`` what older systems would have printed."""
 
     status: str
     reason: str | None
     audio: ScoreTask | None = None
     figures: tuple[Score, ...] = ()
+    legacy: tuple[Legacy, ...] = ()
 
 
 class VirtualMatrix(Workers):
@@ -101,7 +105,8 @@ class VirtualMatrix(Workers):
             self._store.write_cell(result.row, {}, {}, {})
             return Done("failed", str(lost))
         if done.audio is not None:
-            self._store.write_scores(cell.cell_id, [*one_by_one(worker, done.audio), *done.figures])
+            scores = [*one_by_one(worker, done.audio), *done.figures]
+            self._store.write_scores(cell.cell_id, scores, done.legacy)
         return done
 
 
@@ -115,6 +120,7 @@ def virtual_matrix(
     compute: str,
     measures: tuple[Measure, ...],
     e_model: bool,
+    legacy: tuple[str, ...],
     jobs: int,
 ) -> Iterator[VirtualMatrix]:
     """The matrix of ``cells`` for the run in ``directory``; references are laid out in
@@ -127,7 +133,15 @@ def virtual_matrix(
             files[item] = (replace(reference, pcm=_NO_SAMPLES), path)
         networks = {cell.network.name: cell.network for cell in cells}
         shared = Shared(
-            directory, files, networks, assets, compute, profile_path(), measures, e_model
+            directory=directory,
+            references=files,
+            networks=networks,
+            assets=assets,
+            compute=compute,
+            profile=profile_path(),
+            measures=measures,
+            e_model=e_model,
+            legacy=legacy,
         )
         with VirtualMatrix(shared, jobs) as matrix:
             yield matrix
@@ -163,8 +177,9 @@ def run_cell(sent: Cell) -> Done:
             cell.codec.codec,
             _shared.assets,
         )
-        scores = [*score_audio(task, _shared.measures), *_figures(cell, result)]
-        _store().write_scores(cell.cell_id, scores)
+        figures, legacy = _figures(cell, result)
+        scores = [*score_audio(task, _shared.measures), *figures]
+        _store().write_scores(cell.cell_id, scores, legacy)
     return Done(result.row["status"], result.row["reason"])
 
 
@@ -189,7 +204,8 @@ def stream_cell(sent: Cell) -> Done:
         cell.codec.codec,
         _shared.assets,
     )
-    return done._replace(audio=task, figures=tuple(_figures(cell, result)))
+    figures, legacy = _figures(cell, result)
+    return done._replace(audio=task, figures=tuple(figures), legacy=tuple(legacy))
 
 
 def _written(sent: Cell) -> tuple[Cell, CellResult]:
@@ -230,12 +246,14 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
     return replace(result, audio={**result.audio, "reference": track})
 
 
-def _figures(cell: Cell, result: CellResult) -> list[Score]:
+def _figures(cell: Cell, result: CellResult) -> tuple[list[Score], list[Legacy]]:
+    """What needs no audio: scores, and what older systems would have printed."""
     scores = network_scores(result.packets, result.frames, result.row)
+    legacy = legacy_rows(_shared.legacy, result.packets, result.frames, result.row, scores)
     if _shared.e_model:
         concealment = cell.receiver.settings.concealment
         scores += emodel.planning_scores(result.frames, result.row, concealment)
-    return scores
+    return scores, legacy
 
 
 @lru_cache(maxsize=_KEPT_CODECS)

@@ -437,6 +437,13 @@ UsualMetric = Literal["pesq-wb", "pesq-nb", "stoi", "estoi", "pesq-wb-played", "
 OptionalMetric = Literal["plcmos", "dnsmos", "visqol", "lsd", "si-sdr", "e-model"]
 Metric = Literal[UsualMetric, OptionalMetric]
 USUAL_METRICS: tuple[Metric, ...] = get_args(UsualMetric)
+LegacySystem = Literal[
+    "websocket-wavtokenizer",
+    "tcp-esc",
+    "udp-aac-blocks",
+    "udp-encodec-fragments",
+    "websocket-classifier",
+]
 
 
 def _different(values: tuple[str, ...]) -> tuple[str, ...]:
@@ -496,6 +503,11 @@ class Scenario(Written):
     metrics: Annotated[tuple[Metric, ...], AfterValidator(_different)] = Field(
         default=USUAL_METRICS,
         description="to score with; default: PESQ and STOI",
+        json_schema_extra={"uniqueItems": True},
+    )
+    legacy: Annotated[tuple[LegacySystem, ...], AfterValidator(_different)] = Field(
+        default=(),
+        description="older systems whose own figures are computed beside ours; default: none",
         json_schema_extra={"uniqueItems": True},
     )
     compute: Literal["profile", "measured", "zero"] = Field(
@@ -620,7 +632,7 @@ class Scenario(Written):
         }
         keys = (
             *("name", "seed", "repetitions", "timeout", "corpus", "include", "exclude"),
-            *("controls", "metrics", "compute"),
+            *("controls", "metrics", "legacy", "compute"),
         )
         return {**{key: getattr(self, key) for key in keys}, **lists}
 

@@ -30,6 +30,7 @@ name: small
 seed: 3
 controls: false
 metrics: [pesq-wb, stoi]
+legacy: [udp-aac-blocks, tcp-esc]
 corpus:
   - {folder: audio, kind: speech}
 codecs:
@@ -81,6 +82,19 @@ def done(small: Path, tmp_path_factory: pytest.TempPathFactory) -> Outcome:
 def tables(outcome: Outcome) -> dict[str, pd.DataFrame]:
     loaded = store.load(outcome.directory)
     return {name: getattr(loaded, name) for name in ("cells", "packets", "frames", "scores")}
+
+
+def test_what_older_systems_would_have_printed_stands_beside_what_happened(done: Outcome) -> None:
+    loaded = store.load(done.directory)
+    rows = loaded.legacy.merge(loaded.cells[["cell_id", "network"]], on="cell_id")
+    counts = rows.groupby("cell_id")["estimator"].agg(sorted)
+    names = ["bandwidth", "bitrate", "latency", "latency", "loss", "send_time"]
+    assert counts.tolist() == [names] * 8
+    assert rows["value"].notna().eq(rows["reason"].isna()).all()
+    slept = rows[(rows["system"] == "udp-aac-blocks") & (rows["estimator"] == "latency")]
+    assert set(slept["value"]) == {50.0}
+    assert slept["truth"].nunique() > 1
+    assert (slept["truth"] > 60).all()
 
 
 def test_a_run_ends_with_tables_and_a_report(done: Outcome) -> None:
