@@ -55,6 +55,8 @@ class Packet(NamedTuple):
     end: bool
     payload: bytes
     purpose: int = Purpose.MEDIA
+    whole_bytes: int = 0
+    """Of the payload that this may be a fragment of, for formats that tell; 0 where none told."""
 
 
 def wire_sizes(packet_bytes: int) -> list[int]:
@@ -88,7 +90,8 @@ def packetise(
     """
     room = len(payload) if max_packet_bytes is None else max_packet_bytes - header_bytes
     if 0 < len(payload) <= room:
-        return [Packet(stream_id, first_seq & 0xFFFF_FFFF, frame, 0, 1, end, payload, purpose)]
+        seq = first_seq & 0xFFFF_FFFF
+        return [Packet(stream_id, seq, frame, 0, 1, end, payload, purpose, len(payload))]
     fragments = -(-len(payload) // room) if room > 0 else MAX_FRAGMENTS + 1
     if fragments > MAX_FRAGMENTS:
         raise Unsupported(
@@ -105,6 +108,7 @@ def packetise(
             end,
             payload[i * room : (i + 1) * room],
             purpose,
+            len(payload),
         )
         for i in range(fragments)
     ]

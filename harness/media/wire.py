@@ -56,7 +56,7 @@ class HarnessWire:
     header_bytes = _WHOLE.size
 
     def pack(self, packet: Packet) -> bytes:
-        stream_id, seq, frame, fragment, fragments, end, payload, purpose = packet
+        stream_id, seq, frame, fragment, fragments, end, payload, purpose, _ = packet
         head = _HEAD.pack(_MAGIC, end | purpose << 1, fragment, fragments, stream_id, seq, frame)
         return head + _CRC.pack(zlib.crc32(payload, zlib.crc32(head))) + payload
 

@@ -31,6 +31,7 @@ PACKETS = st.integers(1, 255).flatmap(
         end=st.booleans(),
         payload=st.binary(min_size=1, max_size=300),
         purpose=st.sampled_from(Purpose),
+        whole_bytes=st.just(0),
     )
 )
 
