@@ -31,9 +31,11 @@ from harness.report import write_report
 from harness.scenario import Metric, Scenario, config_sha256
 from harness.score import emodel
 from harness.score.legacy import legacy_rows
+from harness.score.metrics import Score
 from harness.score.network import network_scores
 from harness.score.pool import Scorer, ScoreTask
 from harness.score.quality import Measure, measures
+from harness.sinks.task import read, run_sink
 from harness.store import RunStore
 from harness.store.provenance import run_facts
 from harness.virtual_matrix import virtual_matrix
@@ -501,6 +503,7 @@ def _score(store: RunStore, wanted: Scenario, weights: Weights, observer: Observ
     observer.phase("scoring", len(todo))
     concealment = {entry.name: entry.settings.concealment for entry in wanted.receivers}
     rows: list[dict[str, Any]] = [dict(row) for _, row in todo.iterrows()]
+    decided = _decide(store, wanted, rows, observer)
     with Scorer(os.cpu_count() or 1) as scorer:
         futures = {
             scorer.submit(
@@ -528,5 +531,33 @@ def _score(store: RunStore, wanted: Scenario, weights: Weights, observer: Observ
             if emodel.NAME in wanted.metrics:
                 scores += emodel.planning_scores(frames, row, concealment[row["receiver"]])
             legacy = legacy_rows(wanted.legacy, packets, frames, row, network)
+            scores += decided.get(cell_id, ())
             store.write_scores(cell_id, scores, legacy)
             observer.step(f"scored {row['codec']}/{row['network']}/{row['utterance']}")
+
+
+def _decide(
+    store: RunStore, wanted: Scenario, rows: Sequence[Mapping[str, Any]], observer: Observer
+) -> dict[str, list[Score]]:
+    """The figures of sinks by cell, one after the other and before the scoring: what their
+    classifiers take is measured, so they have the machine to themselves."""
+    sinks = {entry.name: entry.sink.settings for entry in wanted.receivers if entry.sink}
+    listened = [row for row in rows if row["receiver"] in sinks]
+    if not listened:
+        return {}
+    observer.phase("classifying", len(listened))
+    tables = store.tables()
+    found = {}
+    for row in listened:
+        cell_id = row["cell_id"]
+        heard = read(
+            store.directory / row["audio_played"],
+            store.directory / row["audio_reference"],
+            tables.frames_of([cell_id]),
+            json.loads(row["codec_facts"]),
+        )
+        outcome = run_sink(sinks[row["receiver"]], heard, int(row["seed"]), "measured")
+        store.write_decisions(cell_id, outcome.decisions)
+        found[cell_id] = outcome.scores
+        observer.step(f"classified {row['codec']}/{row['network']}/{row['utterance']}")
+    return found

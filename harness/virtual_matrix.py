@@ -34,6 +34,8 @@ from harness.score.metrics import Score
 from harness.score.network import network_scores
 from harness.score.pool import TIMEOUT_S, ScoreTask, Worker, WorkerLost, Workers, one_by_one
 from harness.score.quality import AudioTask, Measure, Tracks, reference_tracks, score_audio
+from harness.sinks.task import Stream as Played
+from harness.sinks.task import run_sink
 from harness.store import RunStore
 from harness.virtual.compute import Compute, compute
 from harness.virtual.profile import load, profile_path
@@ -253,6 +255,16 @@ def _figures(cell: Cell, result: CellResult) -> tuple[list[Score], list[Legacy]]
     if _shared.e_model:
         concealment = cell.receiver.settings.concealment
         scores += emodel.planning_scores(result.frames, result.row, concealment)
+    if cell.receiver.sink is not None:
+        played = Played(
+            *result.audio["played"],
+            result.frames,
+            json.loads(result.row["codec_facts"]),
+            *result.audio["reference"],
+        )
+        outcome = run_sink(cell.receiver.sink.settings, played, cell.seed, _shared.compute)
+        _store().write_decisions(cell.cell_id, outcome.decisions)
+        scores += outcome.scores
     return scores, legacy
 
 

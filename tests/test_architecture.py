@@ -30,6 +30,7 @@ ROOMS: dict[str, set[str]] = {
         "media.settings",
         "network.link",
         "network.recordings",
+        "sinks.settings",
         "transports.base",
     },
     "plan": {"scenario", "assets.items", "store.schema"},
@@ -41,6 +42,7 @@ ROOMS: dict[str, set[str]] = {
     "endpoint": {"media", "codecs", "transports", "control", "clockfacts", "linux"},
     "labs": {"network", "endpoint", "control"},
     "score": set(),
+    "sinks": {"score"},
     "store": {"clockfacts"},
     "report": {"store", "score"},
     "cell": {
@@ -61,6 +63,7 @@ ROOMS: dict[str, set[str]] = {
         "plan",
         "scenario",
         "score",
+        "sinks",
         "store",
         "virtual",
     },
@@ -75,6 +78,7 @@ ROOMS: dict[str, set[str]] = {
         "report",
         "scenario",
         "score",
+        "sinks",
         "store",
         "virtual_matrix",
     },
@@ -152,6 +156,15 @@ LIBRARIES: dict[str, set[str]] = {
         "soxr",
         "visqol",
     },
+    "sinks": {
+        "numpy",
+        "onnxruntime",
+        "safetensors",
+        "soundfile",
+        "soxr",
+        "torch",
+        "transformers",
+    },
     "store": {"numpy", "pandas", "psutil", "pyarrow", "soundfile"},
     "report": {"jinja2", "markupsafe", "matplotlib", "numpy", "pandas", "soundfile"},
     "cell": {"numpy"},
@@ -188,6 +201,7 @@ PURE = {
     "network.recordings": SOCKETS | CLOCKS | CHANCE | {"pyroute2", "os", "pathlib"},
     "virtual": SOCKETS | CLOCKS | CHANCE | {"threading"},
     "score": SOCKETS | CHANCE,
+    "sinks": SOCKETS | CLOCKS | CHANCE | {"threading"},
     "report": SOCKETS | CHANCE,
 }
 """Modules of the standard library (and beyond) that a room or file does without."""
@@ -293,7 +307,7 @@ def test_nothing_unpickles(file: File) -> None:
 def test_codecs_load_their_libraries_when_made(file: File) -> None:
     """A scenario is checked and planned without torch or libav being loaded."""
     for name, line, lazy in file.imports:
-        if file.room in {"codecs", "cli", "scenario", "plan", "endpoint"}:
+        if file.room in {"codecs", "cli", "scenario", "plan", "endpoint", "sinks"}:
             heavy = name.partition(".")[0] in HEAVY
             assert lazy or not heavy, f"{file.module}:{line} imports {name} at once"
 

@@ -59,6 +59,7 @@ from harness.scenario.quantities import (
     or_word,
 )
 from harness.scenario.recorded import in_folder
+from harness.scenario.sinks import SinkEntry
 from harness.scenario.sweeps import AXES as SWEPT
 from harness.scenario.sweeps import Expanded, Sweep, SweepPoint, SweepSpec, base_name, specs
 from harness.scenario.transports import TransportEntry
@@ -350,9 +351,12 @@ class ReceiverEntry(Written):
     device: Delay = Field(
         default=_LISTENER.device_ns, description="from the jitter buffer to the loudspeaker"
     )
+    sink: SinkEntry | None = Field(
+        default=None, description="a classifier that listens to what is played"
+    )
     name: Name = Field(
         default_factory=lambda given: _receiver_name(given),
-        description="default: mode and start of the jitter buffer, and the concealment",
+        description="default: mode and start of the jitter buffer, concealment, classifier",
     )
 
     @property
@@ -364,12 +368,17 @@ class ReceiverEntry(Written):
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        return {"settings": self.settings, "name": self.name}
+        configuration: dict[str, object] = {"settings": self.settings, "name": self.name}
+        if self.sink is not None:
+            configuration["sink"] = self.sink.settings
+        return configuration
 
 
 def _receiver_name(given: Mapping[str, Any]) -> str:
     buffer = given["jitter_buffer"]
     suffix = "" if given["concealment"] == "codec" else f"-{given['concealment']}"
+    if sink := given["sink"]:
+        suffix += f"-{sink.classifier}" + ("-shared" if sink.shared else "")
     return f"{buffer.mode}-{format_duration(buffer.start)}{suffix}"
 
 

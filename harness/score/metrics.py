@@ -246,6 +246,48 @@ METRICS: dict[str, Metric] = {
         "this project: set, codec payloads, frames on the wire",
         modes=("nominal", "payload", "wire"),
     ),
+    "task_accuracy": Metric(
+        "share of a sink's decisions on windows that agree with those on the clean reference: of"
+        " those that a client was given, of all that were due",
+        "share",
+        "higher",
+        "this project",
+        bounds=_SHARE,
+        modes=("given", "due"),
+    ),
+    "time_to_decision": Metric(
+        "from the capture of a window's last sample to the sink's decision",
+        "ms",
+        "lower",
+        "this project",
+        bounds=(None, None),
+        modes=("p50", "p95"),
+    ),
+    "sink_windows": Metric(
+        "windows of a sink: due; classified; silent; without an answer; of several clients' audio;"
+        " answered to a client whose audio is not in them",
+        "windows",
+        "neither",
+        "this project",
+        modes=("due", "classified", "silent", "missing", "mixed", "misdirected"),
+    ),
+    "sink_chunks": Metric(
+        "chunks of a sink: taken; dropped by a full buffer; most that waited in one",
+        "chunks",
+        "neither",
+        "this project",
+        modes=("taken", "dropped", "deepest"),
+    ),
+    "sink_inference": Metric(
+        "time of one call of a sink's classifier",
+        "ms",
+        "lower",
+        "this project",
+        modes=("p50", "p95"),
+    ),
+    "sink_busy": Metric(
+        "share of time that a sink's classifier is busy", "share", "lower", "this project", _SHARE
+    ),
     "real_time_factor": Metric(
         "mean processing time of a frame over its duration",
         "",

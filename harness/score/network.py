@@ -53,15 +53,15 @@ def _media(packets: Table) -> Table:
 
 
 def _delays(packets: Table, frames: Table) -> Iterable[Score]:
-    heard = ~np.isnan(_numbers(frames, "mouth_to_ear_ns"))
+    heard = ~np.isnan(numbers(frames, "mouth_to_ear_ns"))
     yield from _percentiles("mouth_to_ear", mouth_to_ear_ms(frames), "frame was decoded")
     for mode, column in LATENCY.items():
         part_ms = _known_numbers(frames, column, heard) / NS_PER_MS
         too_few = _too_few(part_ms, 0.5, "frame was decoded")
         yield _known("latency_part", figures.percentile(part_ms, 0.5), too_few, mode)
 
-    sent_ms = _numbers(packets, "send_ns") / NS_PER_MS
-    transit_ms = _numbers(packets, "transit_ns") / NS_PER_MS
+    sent_ms = numbers(packets, "send_ns") / NS_PER_MS
+    transit_ms = numbers(packets, "transit_ns") / NS_PER_MS
     arrived = ~np.isnan(transit_ms)
     none = "packet arrived"
     yield from _percentiles("transit", transit_ms[arrived], none)
@@ -108,7 +108,7 @@ def _frames(frames: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
     facts = json.loads(cell["codec_facts"])
     frame_ns = facts["frame_samples"] * NS_PER_S / facts["sample_rate_hz"]
     kind = np.asarray(frames["kind"], str)
-    media = ~np.isnan(_numbers(frames, "frame"))
+    media = ~np.isnan(numbers(frames, "frame"))
     total = int(media.sum())
     made_up = np.isin(kind, _MADE_UP)
     nothing = "no media frame was played"
@@ -118,7 +118,7 @@ def _frames(frames: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
 
     yield _known("concealment_ratio", share(made_up), nothing)
     yield _known("fec_ratio", share(kind == "fec"), nothing)
-    played = float(np.sum(_numbers(frames, "played_samples")))
+    played = float(np.sum(numbers(frames, "played_samples")))
     stretch = played / (total * facts["frame_samples"]) if total else None
     yield _known("stretch_ratio", stretch, nothing)
     for mode, column, of, none in (
@@ -132,13 +132,13 @@ def _frames(frames: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
 
 def mouth_to_ear_ms(frames: Table) -> NDArray[np.float64]:
     """Of the frames that were decoded, in order of playing."""
-    delays_ms = _numbers(frames, "mouth_to_ear_ns") / NS_PER_MS
+    delays_ms = numbers(frames, "mouth_to_ear_ns") / NS_PER_MS
     return delays_ms[~np.isnan(delays_ms)]
 
 
 def made_up_frames(frames: Table) -> NDArray[np.bool_]:
     """One per media frame, in order of playing: whether the decoder had to do without it."""
-    kinds = np.asarray(frames["kind"], str)[~np.isnan(_numbers(frames, "frame"))]
+    kinds = np.asarray(frames["kind"], str)[~np.isnan(numbers(frames, "frame"))]
     return np.isin(kinds, _MADE_UP)
 
 
@@ -160,7 +160,7 @@ def _known(metric: str, value: float | None, otherwise: str, mode: str = "") -> 
     return score(metric, value, mode=mode, reason=otherwise if value is None else None)
 
 
-def _numbers(table: Table, column: str) -> NDArray[np.float64]:
+def numbers(table: Table, column: str) -> NDArray[np.float64]:
     """A column, with NaN for null."""
     values = table[column]
     if isinstance(values, pd.Series):
@@ -170,7 +170,7 @@ def _numbers(table: Table, column: str) -> NDArray[np.float64]:
 
 def _known_numbers(table: Table, column: str, of: NDArray[np.bool_]) -> NDArray[np.float64]:
     """A column in the rows ``of``, without those that are null."""
-    values = _numbers(table, column)[of]
+    values = numbers(table, column)[of]
     return values[~np.isnan(values)]
 
 

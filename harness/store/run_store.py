@@ -10,6 +10,7 @@
        |  legacy
        |- parts/{cells,scores}/CELL.arrow    since the last compaction: the cell with its packets
        |                                     and frames, its scores with the older systems' figures
+       |- decisions/CELL.csv                 of a sink, where the receiver has one
        `- audio/                             FLAC: a track per cell, a reference per item and rate
 
 A file appears under its name when it is whole: it is written under ``parts/tmp`` and renamed. A
@@ -25,6 +26,7 @@ the order in which cells ended and however often the run was interrupted. Everyt
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import heapq
 import io
@@ -39,7 +41,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from operator import itemgetter
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -180,6 +182,15 @@ class RunStore:
             for name, given in (("scores", rows), ("legacy", legacy))
         ]
         self._put_part("scores", cell_id, part)
+
+    def write_decisions(self, cell_id: str, rows: Sequence[NamedTuple]) -> None:
+        """Replace what a sink decided on a cell's windows: a CSV file, one row per decision."""
+        text = io.StringIO(newline="")
+        lines = csv.writer(text, lineterminator="\n")
+        lines.writerow(rows[0]._fields if rows else ())
+        lines.writerows(rows)
+        with self._placed(self.directory / "decisions" / f"{cell_id}.csv") as file:
+            file.write(text.getvalue().encode())
 
     def finished(self) -> dict[str, str]:
         """Status by cell_id of all cells that need not be streamed again."""
