@@ -133,6 +133,7 @@ class ParityStore:
         self._scheme, self._size = settings.fec, settings.fec_data
         self._payloads: dict[int, bytes] = {}
         self._groups: dict[int, _Group] = {}
+        self._oldest = 0
 
     def add_media(self, frame: int, payload: bytes) -> Iterator[Restored]:
         """A frame is complete; what that makes possible."""
@@ -157,7 +158,7 @@ class ParityStore:
 
     def _restore(self, first: int) -> Iterator[Restored]:
         self._forget(first)
-        group = self._groups.get(first)
+        group = self._groups.get(first)  # None, too, where it is so old that it is forgotten
         if group is None:
             return
         frames = range(first, first + group.data)
@@ -185,9 +186,9 @@ class ParityStore:
                 yield Restored(frame, payload, indices)
 
     def _forget(self, first: int) -> None:
-        oldest = first - _GROUPS_KEPT * self._size
+        self._oldest = max(self._oldest, first - _GROUPS_KEPT * self._size)
         for kept in (self._payloads, self._groups):
-            for number in [number for number in kept if number < oldest]:
+            for number in [number for number in kept if number < self._oldest]:
                 del kept[number]
 
 

@@ -37,15 +37,29 @@ def restored(
     lost: set[int],
     lost_parity: set[int] = frozenset(),
 ) -> dict[int, bytes]:
+    """What comes back where each group's parity follows its frames."""
     store = ParityStore(settings)
     found = {}
+    parities = list(enumerate(coded(settings, payloads)))
     for frame, payload in enumerate(payloads):
         if frame not in lost:
             found |= {r.frame: r.payload for r in store.add_media(frame, payload)}
-    for index, (first, parity) in enumerate(coded(settings, payloads)):
-        if index not in lost_parity:
-            found |= {r.frame: r.payload for r in store.add_parity(first, parity, index)}
+        if (frame + 1) % settings.fec_data and frame + 1 < len(payloads):
+            continue
+        for index, (first, parity) in parities:
+            if first == frame - frame % settings.fec_data and index not in lost_parity:
+                found |= {r.frame: r.payload for r in store.add_parity(first, parity, index)}
     return found
+
+
+def test_a_group_that_is_long_past_restores_nothing() -> None:
+    settings = SenderSettings(fec="xor", fec_data=2, fec_parity=1)
+    payloads = [b"%d" % frame for frame in range(40)]
+    store = ParityStore(settings)
+    for frame, payload in enumerate(payloads[1:], 1):
+        assert list(store.add_media(frame, payload)) == []
+    first, parity = coded(settings, payloads)[0]
+    assert list(store.add_parity(first, parity, 0)) == []
 
 
 @given(st.binary(min_size=1, max_size=99), st.lists(st.binary(max_size=99), max_size=8))
