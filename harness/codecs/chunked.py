@@ -57,10 +57,10 @@ _LONGEST_S = 10
 
 def _length(value: object) -> int | str:
     """Samples as an int, or a duration in its shortest writing. Raises ValueError."""
-    if type(value) is int:
+    if isinstance(value, int) and not isinstance(value, bool):
         if value < 0:
             raise ValueError(f"expected samples, got {value} (it is negative)")
-        return value
+        return int(value)
     try:
         return format_duration(parse_duration_ns(value))
     except ValueError:

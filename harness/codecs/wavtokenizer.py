@@ -7,9 +7,7 @@ each coded on its own; a chunk that is no whole number of tokens takes one more,
 
 ``framing`` is what a payload looks like. ``packed``: 12 bits a token. ``json``: what an older
 system sent over a WebSocket for each chunk, ``{"id": "stream1", "details": ..., "timestamp": ...}``
-with the tokens as base64 of int64. Its timestamp is the chunk's media time after an arbitrary
-instant, written with the ten digits and the microseconds of ``time.time()``, because a codec has no
-clock.
+with the tokens as base64 of int64 (:func:`harness.codecs.models.framing.json_message`).
 
 ``bytes_as_samples`` repeats that system's fault: it gave the model each of the two bytes of a
 sample as a sample of its own, so that 0.1 s became 15 tokens instead of 8, and a message of 224
@@ -23,9 +21,7 @@ small model of our own with the same tokens, of no use to listen to.
 
 from __future__ import annotations
 
-import base64
 import importlib.util
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -38,7 +34,7 @@ from harness.codecs.allowed import OneOf
 from harness.codecs.base import Codec
 from harness.codecs.chunked import Samples
 from harness.codecs.models import bits, foreign, small
-from harness.codecs.models.framing import FramedCodec
+from harness.codecs.models.framing import FramedCodec, data_of_json, json_message
 from harness.codecs.models.tokens import Tokeniser, TokenModel
 from harness.errors import Unsupported
 
@@ -46,10 +42,6 @@ _RATE_HZ = 24_000
 _HOPS = {40: 600, 75: 320}
 _CODE_BITS = 12
 _WIDTH = 16
-_EPOCH_S = 1_750_000_000
-_MESSAGE = re.compile(
-    rb'\{"id": "stream1", "details": "([A-Za-z0-9+/]*=?=?)", "timestamp": \d{10}\.\d{6}\}'
-)
 
 
 def _place(tokens_per_s: int) -> foreign.Place:
@@ -165,26 +157,18 @@ class _BytesAsSamples:
 
 @dataclass(frozen=True)
 class Json:
-    """Messages of ``tokens`` tokens each, without spaces but those that ``json.dumps`` writes."""
+    """Messages of ``tokens`` tokens each."""
 
     tokens: int
     frame_samples: int
 
     def wrap(self, payload: bytes, index: int) -> bytes:
         tokens = bits.unpack(payload, self.tokens, _CODE_BITS, "WavTokenizer chunk")
-        details = base64.b64encode(tokens.astype("<i8").tobytes()).decode()
-        time_s = _EPOCH_S + index * self.frame_samples / _RATE_HZ
-        written = f'{{"id": "stream1", "details": "{details}", "timestamp": {time_s:.6f}}}'
-        return written.encode()
+        time_s = index * self.frame_samples / _RATE_HZ
+        return json_message(tokens.astype("<i8").tobytes(), time_s)
 
     def unwrap(self, message: bytes) -> bytes:
-        found = _MESSAGE.fullmatch(message)
-        if found is None:
-            raise ValueError(
-                f"WavTokenizer message of {len(message)} bytes is not laid out as those of this"
-                " sender"
-            )
-        data = base64.b64decode(found[1], validate=True)
+        data = data_of_json(message, "WavTokenizer")
         if len(data) != 8 * self.tokens:
             raise ValueError(
                 f"WavTokenizer message has tokens of {len(data)} bytes, expected {8 * self.tokens}"

@@ -17,12 +17,13 @@ import gc
 import json
 import os
 import queue
+import struct
 import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,7 @@ import numpy as np
 from harness import codecs, control, linux
 from harness.clockfacts import clock_facts
 from harness.codecs.base import Codec, CodecFacts
+from harness.endpoint.gate import Gate
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import CellFailed, blamed_on
 from harness.media.playout import ReceiverCore
@@ -39,6 +41,7 @@ from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.records import Columns
 from harness.transports import transport
 from harness.transports.base import Receiver, Sender, TransportSettings
+from harness.transports.stream import StreamSender
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns
 
 PACE_PRIORITY = 2
@@ -50,6 +53,8 @@ _LINGER_NS = 200 * NS_PER_MS
 """Beyond the deepest jitter buffer: for a last request and its answer to cross the network."""
 _NEAR_NS = 2 * NS_PER_MS
 """A queue's time-out is too coarse for the rest of the way to an instant."""
+_ACKNOWLEDGEMENT = struct.Struct(">Q")
+"""When the packet was received."""
 
 Answer = tuple[dict[str, Any], Columns]
 Run = Callable[[int, int], Answer]
@@ -133,20 +138,27 @@ class Agent:
                 frames,
                 monotonic_ns,
                 SenderSettings(**job["sender"]),
-                wire_of(settings.transport, facts, job["stream_id"], frames),
+                wire_of(settings.wire_format, facts, job["stream_id"], frames),
                 assets=_assets_of(job),
             )
             arrived: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
-            receiver = transport(settings.transport).listen(
-                job["host"], lambda packet, recv_ns: arrived.put((packet, recv_ns))
-            )
+            gate = Gate(settings.receive_queue, settings.receive_when_full)
+
+            def on_packet(packet: bytes, recv_ns: int) -> None:
+                if gate.enter():
+                    arrived.put((packet, recv_ns))
+                if settings.in_flight:
+                    receiver.reply(_ACKNOWLEDGEMENT.pack(recv_ns))
+
+            receiver = transport(settings.transport).listen(job["host"], on_packet)
             cell.callback(receiver.close)
+            cell.callback(gate.open)  # first, or a thread that waits there could not end
 
         def run(_: int, stop_ns: int) -> Answer:
             with blamed_on(f"codec {job['codec']['codec']}"):
-                play(core, arrived, stop_ns, receiver)
+                play(core, arrived, stop_ns, receiver, gate)
             return (
-                {**core.figures(), **receiver.counts()},
+                {**core.figures(), **receiver.counts(), **gate.counts()},
                 {
                     **_prefixed("packets", core.packets()),
                     **_prefixed("frames", core.frames()),
@@ -172,6 +184,9 @@ class Agent:
         linger_ns = job["receiver"]["max_ns"] + _LINGER_NS if protection.nack_retries else 0
 
         def run(t0_ns: int, stop_ns: int) -> Answer:
+            send = sender.send
+            if isinstance(sender, StreamSender):
+                send = partial(sender.send, deadline_ns=stop_ns)
             core = SenderCore(
                 facts,
                 encoder,
@@ -179,16 +194,19 @@ class Agent:
                 pcm,
                 t0_ns,
                 sender.max_packet_bytes,
-                sender.send,
+                send,
                 monotonic_ns,
                 protection,
-                wire_of(settings.transport, facts, job["stream_id"], frames),
+                wire_of(settings.wire_format, facts, job["stream_id"], frames),
                 gap_ns=settings.gap_ns,
+                blocking=settings.queue > 0 and settings.when_full == "block",
             )
             with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
                 pace(core, sender, stop_ns, protection.needs_feedback, linger_ns)
+            counts = sender.counts()
+            core.withdraw(counts.get("queue_dropped", ()))
             return (
-                {**core.figures(), **sender.counts()},
+                {**core.figures(), **counts},
                 {**_prefixed("packets", core.packets()), **_prefixed("frames", core.sent_frames())},
             )
 
@@ -275,6 +293,7 @@ def play(
     arrived: queue.SimpleQueue[tuple[bytes, int]],
     stop_ns: int,
     receiver: Receiver,
+    gate: Gate,
 ) -> None:
     """Run the listener's playout clock; back at ``stop_ns`` at the latest."""
     while not core.finished and (now_ns := monotonic_ns()) < stop_ns:
@@ -293,6 +312,7 @@ def play(
         _take_all(core, arrived)
         if pull_ns is not None and pull_ns <= due_ns < stop_ns:
             core.pull()
+        gate.left(core.done_packets)
     _take_all(core, arrived)
     core.stop(stop_ns)
 

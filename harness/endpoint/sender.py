@@ -13,7 +13,7 @@ by :meth:`SenderCore.on_feedback`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import cast
 
 import numpy as np
@@ -43,8 +43,10 @@ class SenderCore:
 
     ``send`` takes a packet and returns False where it was refused; its instant is noted just
     before the call, so that a packet never arrives before it was sent. ``gap_ns`` lies between the
-    fragments of one payload. Raises Unsupported where the rate is to follow the network and the
-    encoder has one rate only.
+    fragments of one payload. Where ``send`` is ``blocking``, waiting for room in a queue, a frame
+    that starts late for its sake counts as on time: that is the system's doing, not the machine's,
+    and stands in the frame's own times. Raises Unsupported where the rate is to follow the network
+    and the encoder has one rate only.
     """
 
     def __init__(
@@ -60,6 +62,7 @@ class SenderCore:
         settings: SenderSettings | None = None,
         wire: Wire = HARNESS,
         gap_ns: int = 0,
+        blocking: bool = False,
     ) -> None:
         self._facts = facts
         self._settings = settings = settings or SenderSettings()
@@ -73,6 +76,8 @@ class SenderCore:
         self._clock = clock
         self._wire = wire
         self._gap_ns = gap_ns
+        self._blocking = blocking
+        self._released_ns = t0_ns
         self.frames = frame_count(len(pcm), facts)
         self._inputs = self.frames + facts.lookahead_frames
         padded = np.zeros(self._inputs * facts.frame_samples, np.int16)
@@ -131,7 +136,7 @@ class SenderCore:
             ) from error
         end_ns = self._clock()
         self._encode_ns += end_ns - start_ns
-        lateness_ns = start_ns - ready_ns
+        lateness_ns = start_ns - max(ready_ns, self._released_ns)
         if lateness_ns > self._worst_lateness_ns:
             self._worst_lateness_ns = lateness_ns
         self._late_frames += lateness_ns > self._frame_ns
@@ -233,6 +238,8 @@ class SenderCore:
         data = self._wire.pack(packet)
         sent_ns = self._clock()
         taken_ns = sent_ns if self._send(data) else -1
+        if self._blocking:
+            self._released_ns = self._clock()
         self._packet_rows.append(
             (
                 packet.seq,
@@ -288,6 +295,12 @@ class SenderCore:
         wanted_bps = self._control.on_report(report, rtt_ns, now_ns)
         if wanted_bps != self._target_bps:
             self._target_bps = cast(AdjustableEncoder, self._encoder).set_bitrate(wanted_bps)
+
+    def withdraw(self, calls: Iterable[int]) -> None:
+        """What those calls of ``send``, counted from 0, had taken was given up unsent."""
+        for call in calls:
+            *described, _, purpose = self._packet_rows[call]
+            self._packet_rows[call] = (*described, -1, purpose)
 
     def packets(self) -> Columns:
         """SENT_PACKETS; ``send_ns`` is -1 where the socket refused the packet."""

@@ -186,6 +186,11 @@ class ReceiverCore:
             self._delays.add(recv_ns - self._media_ns(frame))
         return verdict
 
+    @property
+    def done_packets(self) -> int:
+        """How many of those taken do not wait for their frame's turn any more."""
+        return len(self._packets) - len(self._buffer)
+
     # -- redundancy ------------------------------------------------------------------------------
 
     def _use_redundancy(self, frame: int, recv_ns: int) -> None:

@@ -40,7 +40,7 @@ from harness.codecs.base import CodecFacts
 from harness.errors import Unsupported
 from harness.media.feedback import Nack, Report
 from harness.media.packet import REPORT_TIMES, SEQUENCES, ForeignPacket, Packet, Purpose
-from harness.media.wire import HARNESS, Wire
+from harness.media.wire import HARNESS, BareWire, Wire
 from harness.units import NS_PER_S
 
 _VERSION = 2
@@ -92,9 +92,15 @@ _FORMATS = {
 }
 
 
-def wire_of(transport: str, facts: CodecFacts, stream_id: int, frames: int) -> Wire:
-    """One end's wire format: RTP has a state of its own, for a stream of so many frames."""
-    return RtpWire(facts, stream_id, frames) if transport == "rtp" else HARNESS
+def wire_of(name: str, facts: CodecFacts, stream_id: int, frames: int) -> Wire:
+    """One end's wire format: all but our own have a state, for a stream of so many frames."""
+    match name:
+        case "rtp":
+            return RtpWire(facts, stream_id, frames)
+        case "bare":
+            return BareWire(stream_id, frames)
+        case _:
+            return HARNESS
 
 
 @dataclass

@@ -9,6 +9,9 @@ checksum)::
 Bit 0 of the flags is the packet's ``end``, bits 1 and 2 its purpose. The CRC-32 (that of Ethernet
 and zlib) covers the header without the CRC itself, and the payload: the 16-bit sums of UDP and TCP
 let through what a link corrupts deliberately, and a stream transport has no datagram to drop.
+
+``bare``, nothing at all: the payload, as systems send it whose codec frames itself, or which trust
+a stream to keep order. A packet's frame is told by how many came before it.
 """
 
 from __future__ import annotations
@@ -82,6 +85,34 @@ class HarnessWire:
 
     def parse_feedback(self, data: bytes) -> Report | Nack:
         return feedback.parse(data)
+
+
+class BareWire:
+    """One end of a stream of so many frames, whose packets come whole, once, and in order."""
+
+    header_bytes = 0
+
+    def __init__(self, stream_id: int, frames: int) -> None:
+        self._stream_id = stream_id
+        self._frames = frames
+        self._parsed = 0
+
+    def pack(self, packet: Packet) -> bytes:
+        return packet.payload
+
+    def parse(self, data: bytes) -> Packet:
+        number = self._parsed
+        self._parsed += 1
+        end = number == self._frames - 1
+        return Packet(self._stream_id, number, number, 0, 1, end, data, Purpose.MEDIA)
+
+    def pack_feedback(self, message: Report | Nack) -> bytes:
+        """Raises ForeignPacket: beside the payloads there is no room for anything."""
+        raise ForeignPacket(f"bare streams carry no {type(message).__name__}")
+
+    def parse_feedback(self, data: bytes) -> Report | Nack:
+        """Raises ForeignPacket, as :meth:`pack_feedback` does."""
+        raise ForeignPacket(f"{len(data)} bytes on a stream that carries no feedback")
 
 
 HARNESS = HarnessWire()

@@ -18,7 +18,7 @@ from harness.media.packet import LINK_MTU_BYTES
 from harness.media.settings import SenderSettings
 from harness.scenario.mistakes import Written, mistake, refuse
 from harness.scenario.quantities import Delay, Mtu, Name, or_word
-from harness.transports.base import NAMES, QUIC_LEAST_MTU_BYTES, TransportSettings
+from harness.transports.base import NAMES, QUIC_LEAST_MTU_BYTES, TransportSettings, WhenFull
 from harness.transports.base import Name as Transport
 from harness.units import NS_PER_MS, NS_PER_S, format_bitrate, format_duration, format_size
 
@@ -27,10 +27,12 @@ _SETTINGS = TransportSettings()
 _LONGEST_GAP_NS = 100 * NS_PER_MS
 _RTCP_NS = 5 * NS_PER_S
 """RFC 3550's least interval between reports (6.2)."""
+_OVER_TCP: tuple[Transport, ...] = ("tcp", "websocket")
 _DATAGRAMS: tuple[Transport, ...] = ("udp", "rtp", "quic-datagram")
 _ANSWERED: tuple[Transport, ...] = (*_DATAGRAMS, "webrtc")
 _OWN_PACKETS = tuple(name for name in NAMES if name != "rtp")
 _BESIDE: dict[str, tuple[Transport, ...]] = {
+    **dict.fromkeys(("wire", "in_flight", "queue", "receive_queue"), _OVER_TCP),
     "mtu": _DATAGRAMS,
     "gap": ("udp", "quic-datagram"),
     "repeat": _OWN_PACKETS,
@@ -115,6 +117,23 @@ class Adapt(Written):
         return self
 
 
+class Queue(Written):
+    """A bounded queue of messages."""
+
+    messages: int = Field(ge=1, le=1000, description="how many may wait")
+    when_full: WhenFull = Field(
+        default=_SETTINGS.when_full,
+        description="block: whoever has another one waits; drop-oldest: not in a receive_queue",
+    )
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_messages(cls, value: Any) -> Any:
+        if isinstance(value, int) and not isinstance(value, bool):
+            return {"messages": value}
+        return value
+
+
 class TransportEntry(Written):
     """How packets travel."""
 
@@ -140,6 +159,22 @@ class TransportEntry(Written):
         default=None, description="not on streams: ask again for what is missing"
     )
     adapt: Adapt | None = Field(default=None, description="not on streams: rate control")
+    wire: Literal["harness", "bare"] = Field(
+        default=_SETTINGS.wire,
+        description="tcp, websocket: with bare, a message is the codec's payload and nothing else",
+    )
+    in_flight: int | None = Field(
+        default=None,
+        ge=1,
+        le=1000,
+        description="tcp, websocket: unacknowledged messages at most; 1 is stop-and-wait",
+    )
+    queue: Queue | None = Field(
+        default=None, description="tcp, websocket: between encoding and sending"
+    )
+    receive_queue: Queue | None = Field(
+        default=None, description="tcp, websocket: between receiving and decoding"
+    )
     name: Name = Field(
         default_factory=lambda given: _name(given),
         description="default: the transport, with what is not its default",
@@ -167,9 +202,50 @@ class TransportEntry(Written):
             raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
         return self
 
+    @model_validator(mode="after")
+    def _bare_keeps_order(self) -> TransportEntry:
+        """Without a header a packet is what its place among the others says."""
+        if self.wire != "bare":
+            return self
+        wrong = [
+            mistake("expected none beside wire: bare, which tells payloads by their order", key)
+            for key in ("repeat", "fec", "interleave")
+            if key in self.model_fields_set
+        ]
+        wrong += [
+            mistake("expected block beside wire: bare, which has no gaps", key, "when_full")
+            for key, queue in (("queue", self.queue), ("receive_queue", self.receive_queue))
+            if queue is not None and queue.when_full != "block"
+        ]
+        if wrong:
+            raise refuse(wrong)
+        return self
+
+    @model_validator(mode="after")
+    def _what_is_decoded_next_stays(self) -> TransportEntry:
+        if self.receive_queue is not None and self.receive_queue.when_full == "drop-oldest":
+            message = "expected block or drop-newest: the oldest is what is decoded next"
+            raise refuse([mistake(message, "receive_queue", "when_full")])
+        return self
+
     @property
     def settings(self) -> TransportSettings:
-        return TransportSettings(self.transport, self.mtu, self.gap)
+        given: dict[str, Any] = {}
+        if self.queue:
+            given |= {"queue": self.queue.messages, "when_full": self.queue.when_full}
+        if self.receive_queue:
+            given |= {
+                "receive_queue": self.receive_queue.messages,
+                "receive_when_full": self.receive_queue.when_full,
+            }
+        return TransportSettings(
+            self.transport,
+            self.mtu,
+            self.gap,
+            wire=self.wire,
+            in_flight=self.in_flight or 0,
+            **given,
+        )
 
     @property
     def sender(self) -> SenderSettings:
@@ -229,4 +305,12 @@ def _name(given: Mapping[str, Any]) -> str:
         parts.append(f"nack{nack.retries}")
     if given["adapt"]:
         parts.append("adapt")
+    if given["wire"] != _SETTINGS.wire:
+        parts.append(given["wire"])
+    if in_flight := given["in_flight"]:
+        parts.append(f"in-flight{in_flight}")
+    for key, short in (("queue", "queue"), ("receive_queue", "receive-queue")):
+        if queue := given[key]:
+            how = "" if queue.when_full == _SETTINGS.when_full else f"-{queue.when_full}"
+            parts.append(f"{short}{queue.messages}{how}")
     return "-".join(parts)

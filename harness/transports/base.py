@@ -8,9 +8,9 @@ stamps CLOCK_MONOTONIC right after ``recv`` returns, in a thread of its own.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Literal, Protocol, get_args
+from typing import Any, Literal, Protocol, get_args
 
 OnPacket = Callable[[bytes, int], None]
 """Called with a packet and its ``recv_ns``, from the receiving thread."""
@@ -26,14 +26,34 @@ QUIC_LEAST_MTU_BYTES = 1228
 NAMES: tuple[Name, ...] = get_args(Name)
 
 
+WhenFull = Literal["block", "drop-oldest", "drop-newest"]
+"""What becomes of a packet too many for a queue."""
+
+
 @dataclass(frozen=True)
 class TransportSettings:
     """``mtu_bytes`` is the IP MTU that datagrams are fragmented for (not on streams), ``gap_ns``
-    the time between the packets of one payload."""
+    the time between the packets of one payload.
+
+    On TCP and WebSocket only: with ``wire`` bare a message is the payload and nothing else. At most
+    ``in_flight`` messages wait for the receiver's acknowledgement, the next ones in a queue of
+    ``queue`` messages; ``receive_queue`` bounds those received and not yet decoded. 0 is no bound.
+    """
 
     transport: Name = "udp"
     mtu_bytes: int = 1500
     gap_ns: int = 0
+    wire: Literal["harness", "bare"] = "harness"
+    in_flight: int = 0
+    queue: int = 0
+    when_full: WhenFull = "block"
+    receive_queue: int = 0
+    receive_when_full: WhenFull = "block"
+
+    @property
+    def wire_format(self) -> str:
+        """What packets look like, as :func:`harness.media.rtp.wire_of` names it."""
+        return "rtp" if self.transport == "rtp" else self.wire
 
 
 class Sender(Protocol):
@@ -60,7 +80,7 @@ class Sender(Protocol):
         """Wait, at most until then (CLOCK_MONOTONIC), for the kernel to take the backlog."""
         ...
 
-    def counts(self) -> dict[str, int | str]:
+    def counts(self) -> Mapping[str, Any]:
         """What happened besides: refusals, errors, the longest backlog."""
         ...
 

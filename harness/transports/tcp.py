@@ -46,8 +46,8 @@ class LengthPrefix:
         return b""
 
 
-def connect(host: str, port: int, settings: TransportSettings) -> StreamSender:  # noqa: ARG001
-    return connect_stream(host, port, LengthPrefix())
+def connect(host: str, port: int, settings: TransportSettings) -> StreamSender:
+    return connect_stream(host, port, LengthPrefix(), settings)
 
 
 def listen(host: str, on_packet: OnPacket) -> StreamReceiver:

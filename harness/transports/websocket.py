@@ -55,9 +55,9 @@ class WebSocket:
         return b"".join(self._protocol.data_to_send())
 
 
-def connect(host: str, port: int, settings: TransportSettings) -> StreamSender:  # noqa: ARG001
+def connect(host: str, port: int, settings: TransportSettings) -> StreamSender:
     protocol = ClientProtocol(parse_uri(f"ws://{host}:{port}/"))
-    return connect_stream(host, port, WebSocket(protocol))
+    return connect_stream(host, port, WebSocket(protocol), settings)
 
 
 def listen(host: str, on_packet: OnPacket) -> StreamReceiver:

@@ -66,9 +66,13 @@ class Stream:
     """What the receiver's settings need."""
 
 
+def _is_stream(stream: Stream) -> bool:
+    return stream.transport.transport in ("tcp", "websocket")
+
+
 def _wire_of(stream: Stream) -> Wire:
     frames = frame_count(len(stream.pcm), stream.codec.facts)
-    return wire_of(stream.transport.transport, stream.codec.facts, stream.stream_id, frames)
+    return wire_of(stream.transport.wire_format, stream.codec.facts, stream.stream_id, frames)
 
 
 class Clock:
@@ -106,6 +110,11 @@ def simulate(stream: Stream) -> Observed:
         raise Unsupported(
             f"{stream.transport.transport} is not modelled in virtual time; use a lab with real"
             " sockets (--lab netns or docker)"
+        )
+    if stream.transport.in_flight or stream.transport.queue or stream.transport.receive_queue:
+        raise Unsupported(
+            "in_flight, queue and receive_queue are not modelled in virtual time, where a socket"
+            " takes all at once; use a lab with real sockets (--lab netns or docker)"
         )
     sender, listener = _Speaker(stream), _Listener(stream)
     if stream.sender.needs_feedback:
@@ -151,7 +160,7 @@ class _Speaker:
             stream.stream_id,
             stream.pcm,
             0,
-            stream.transport.mtu_bytes - IP_UDP_BYTES,
+            None if _is_stream(stream) else stream.transport.mtu_bytes - IP_UDP_BYTES,
             self._send,
             self._clock.read,
             stream.sender,

@@ -139,6 +139,30 @@ def test_half_a_second_of_audio_goes_through_and_is_accounted_for(
     np.testing.assert_array_equal(received["played"], received["media"])
 
 
+@pytest.mark.parametrize("transport", ["tcp", "websocket"])
+def test_older_systems_bare_messages_are_acknowledged_and_wait_in_bounded_queues(
+    pair: dict[str, Channel], transport: str
+) -> None:
+    older = {"wire": "bare", "in_flight": 1, "queue": 3, "receive_queue": 2}
+    wanted = job(transport)
+    wanted["transport"] |= older
+    figures, sent, received, _ = run(pair, wanted)
+    counted, heard = figures["sent"], figures["received"]
+    # 20 ms of PCM and nothing else; two frames at most wait, so the jitter buffer of 200 ms fills
+    # up no further, the kernel's buffers take the rest, and nothing is lost.
+    assert set(part(sent, "packets")["size_bytes"]) == {640}
+    np.testing.assert_array_equal(received["media"][: len(SPEECH)], SPEECH)
+    assert len(counted["ack_rtt_ns"]) == len(counted["send_call_ns"]) == 25
+    assert max(depth for _, depth in counted["queue_depth"]) == 3
+    assert counted["queue_blocked_ns"] > 0
+    assert counted["queue_dropped"] == []
+    assert counted["late_frames"] == 0
+    assert max(depth for _, depth in heard["receive_queue_depth"]) == 2
+    # A frame waits for two to be played, 200 ms and then 20 ms each: the encoder was held up.
+    frames = part(sent, "frames")
+    assert (frames["encode_start_ns"] - frames["ready_ns"]).max() > 60 * NS_PER_MS
+
+
 def test_a_receiver_that_hears_nothing_answers_by_the_stop(pair: dict[str, Channel]) -> None:
     receiver = pair["receiver"]
     receiver.call("prepare_receiver", {"job": job()})

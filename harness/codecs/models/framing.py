@@ -2,10 +2,39 @@
 
 from __future__ import annotations
 
+import base64
+import re
 from dataclasses import dataclass
 from typing import Protocol, cast
 
 from harness.codecs.base import AdjustableEncoder, Codec, CodecFacts, Decoder, Encoder, Pcm
+
+_EPOCH_S = 1_750_000_000
+_JSON = re.compile(
+    rb'\{"id": "stream1", "details": "([A-Za-z0-9+/]*=?=?)", "timestamp": \d{10}\.\d{6}\}'
+)
+
+
+def json_message(data: bytes, time_s: float) -> bytes:
+    """What an older system sent over a WebSocket for each chunk: ``data`` as base64, without spaces
+    but those that ``json.dumps`` writes.
+
+    Its timestamp is the chunk's media time after an arbitrary instant, written with the ten digits
+    and the microseconds of ``time.time()``, because a codec has no clock.
+    """
+    details = base64.b64encode(data).decode()
+    stamp = f"{_EPOCH_S + time_s:.6f}"
+    return f'{{"id": "stream1", "details": "{details}", "timestamp": {stamp}}}'.encode()
+
+
+def data_of_json(message: bytes, of: str) -> bytes:
+    """The inverse. Raises ValueError for what :func:`json_message` could not have made."""
+    found = _JSON.fullmatch(message)
+    if found is None:
+        raise ValueError(
+            f"{of} message of {len(message)} bytes is not laid out as those of this sender"
+        )
+    return base64.b64decode(found[1], validate=True)
 
 
 class Framing(Protocol):
