@@ -38,6 +38,7 @@ from typing import NamedTuple
 
 from harness.codecs.base import CodecFacts
 from harness.errors import Unsupported
+from harness.media.encodec_udp import EncodecUdpWire
 from harness.media.feedback import Nack, Report
 from harness.media.packet import REPORT_TIMES, SEQUENCES, ForeignPacket, Packet, Purpose
 from harness.media.wire import HARNESS, BareWire, Wire
@@ -99,6 +100,8 @@ def wire_of(name: str, facts: CodecFacts, stream_id: int, frames: int) -> Wire:
             return RtpWire(facts, stream_id, frames)
         case "bare":
             return BareWire(stream_id, frames)
+        case "encodec-udp-stream":
+            return EncodecUdpWire(facts, stream_id, frames)
         case _:
             return HARNESS
 

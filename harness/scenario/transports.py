@@ -32,7 +32,8 @@ _DATAGRAMS: tuple[Transport, ...] = ("udp", "rtp", "quic-datagram")
 _ANSWERED: tuple[Transport, ...] = (*_DATAGRAMS, "webrtc")
 _OWN_PACKETS = tuple(name for name in NAMES if name != "rtp")
 _BESIDE: dict[str, tuple[Transport, ...]] = {
-    **dict.fromkeys(("wire", "in_flight", "queue", "receive_queue"), _OVER_TCP),
+    **dict.fromkeys(("in_flight", "queue", "receive_queue"), _OVER_TCP),
+    "wire": ("udp", *_OVER_TCP),
     "mtu": _DATAGRAMS,
     "gap": ("udp", "quic-datagram"),
     "repeat": _OWN_PACKETS,
@@ -159,9 +160,10 @@ class TransportEntry(Written):
         default=None, description="not on streams: ask again for what is missing"
     )
     adapt: Adapt | None = Field(default=None, description="not on streams: rate control")
-    wire: Literal["harness", "bare"] = Field(
+    wire: Literal["harness", "bare", "encodec-udp-stream"] = Field(
         default=_SETTINGS.wire,
-        description="tcp, websocket: with bare, a message is the codec's payload and nothing else",
+        description="tcp, websocket: with bare, a message is the codec's payload and nothing else;"
+        " udp: encodec-udp-stream is that system's header of 28 bytes",
     )
     in_flight: int | None = Field(
         default=None,
@@ -200,6 +202,23 @@ class TransportEntry(Written):
         if self.transport == "quic-datagram" and self.mtu < QUIC_LEAST_MTU_BYTES:
             expected = f"expected at least {format_size(QUIC_LEAST_MTU_BYTES)} (RFC 9000, 14)"
             raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
+        return self
+
+    @model_validator(mode="after")
+    def _wire_fits(self) -> TransportEntry:
+        """Formats of older systems go where these sent them, and carry nothing beside media."""
+        places: tuple[Transport, ...] = ("udp",) if self.wire == "encodec-udp-stream" else _OVER_TCP
+        if self.wire != "harness" and self.transport not in places:
+            message = f"expected {self.wire} beside {' or '.join(places)} only"
+            raise refuse([mistake(message, "wire")])
+        if self.wire == "encodec-udp-stream":
+            message = "expected none beside wire: encodec-udp-stream, which carries media alone"
+            if wrong := [
+                mistake(message, key)
+                for key in ("fec", "nack", "adapt")
+                if getattr(self, key) is not None
+            ]:
+                raise refuse(wrong)
         return self
 
     @model_validator(mode="after")

@@ -43,7 +43,7 @@ class TransportSettings:
     transport: Name = "udp"
     mtu_bytes: int = 1500
     gap_ns: int = 0
-    wire: Literal["harness", "bare"] = "harness"
+    wire: Literal["harness", "bare", "encodec-udp-stream"] = "harness"
     in_flight: int = 0
     queue: int = 0
     when_full: WhenFull = "block"

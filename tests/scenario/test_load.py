@@ -463,6 +463,17 @@ exclude:
             ("udp", "{transport: quic-datagram, mtu: 1.2kB}", ".mtu: expected at least 1.228kB"),
             ("udp", "{transport: udp, mtu: 67B}", ".mtu: expected an MTU of 68B...65.535kB"),
             ("udp", "{transport: rtp, mtu: 1501B}", ".mtu: expected at most 1.5kB, but beside udp"),
+            ("udp", "{transport: udp, wire: bare}", ".wire: expected bare beside tcp or websocket"),
+            (
+                "udp",
+                "{transport: tcp, wire: encodec-udp-stream}",
+                ".wire: expected encodec-udp-stream beside udp only",
+            ),
+            (
+                "udp",
+                "{transport: udp, wire: encodec-udp-stream, nack: 1}",
+                ".nack: expected none beside wire: encodec-udp-stream, which carries media alone",
+            ),
             ("librispeech", "{limit: 3}", 'expected one of "corpus" and "folder"'),
             ("librispeech", "{corpus: a, kind: music}", 'expected "kind" beside "folder" only'),
             ("librispeech", "{folder: a, items: [b]}", 'expected "items" beside "corpus" only'),
