@@ -101,6 +101,31 @@ FIGURES = (
 )  # fmt: skip
 OPTIONAL = (
     Shown(
+        "task", "Task accuracy", "task_accuracy", "due", "played", "%", "higher", 100, 1,
+        "share of the decisions due that a sink's client was given and that agree with the clean"
+        " reference's",
+    ),
+    Shown(
+        "decision_p50", "Decision p50", "time_to_decision", "p50", "played", "ms", "lower", 1, 0,
+        "from the capture of a window's last sample to the sink's decision, median",
+    ),
+    Shown(
+        "decision_p95", "Decision p95", "time_to_decision", "p95", "played", "ms", "lower", 1, 0,
+        "the same, 95th percentile",
+    ),
+    Shown(
+        "undecided", "Undecided", "sink_windows", "missing", "played", "windows", "neither", 1, 0,
+        "windows of a sink that nobody was given a decision on",
+    ),
+    Shown(
+        "misdirected", "Misdirected", "sink_windows", "misdirected", "played", "windows",
+        "neither", 1, 0, "decisions of a sink given to a client whose audio they are not about",
+    ),
+    Shown(
+        "dropped_chunks", "Dropped", "sink_chunks", "dropped", "played", "chunks", "neither", 1, 0,
+        "chunks that a sink's full buffer dropped",
+    ),
+    Shown(
         "plcmos", "PLCMOS", "plcmos", "", "media", "MOS", "higher", 1, 2,
         "PLCMOS v2: concealment as listeners would rate it, without a reference; 1 to 5",
     ),

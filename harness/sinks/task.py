@@ -33,7 +33,7 @@ from harness.sinks.classifiers import Classifier
 from harness.sinks.listen import Heard, as_heard, heard
 from harness.sinks.settings import RATE_HZ, SinkSettings
 from harness.sinks.sink import Chunk, Decision, Sink, Window, make, replay
-from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns
+from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns, samples_to_ns
 
 METRIC_NAMES = (
     "task_accuracy",
@@ -249,7 +249,8 @@ def _scores(
     waited = [row.waited_ns / NS_PER_MS for row in told]
     calls = [spent / NS_PER_MS for spent in task.spent_ns]
     ends = [row.decided_ns for row in told]
-    lasted_ns = max([*ends, _last_ns(task)]) - int(task.audio.came_ns[0])
+    chunk_ns = samples_to_ns(settings.chunk_samples, RATE_HZ)
+    lasted_ns = max([*ends, _last_ns(task)]) - int(task.audio.came_ns[0]) + chunk_ns
     owners = [{chunk.client for chunk in decision.window} for decision in decisions]
     values: dict[tuple[str, str], float | None] = {
         ("task_accuracy", "given"): agreeing / len(answered) if answered else None,
@@ -266,15 +267,21 @@ def _scores(
         ("sink_chunks", "taken"): settings.clients * len(task.audio),
         ("sink_chunks", "dropped"): sink.dropped_chunks,
         ("sink_chunks", "deepest"): sink.deepest,
-        ("sink_busy", ""): sum(task.spent_ns) / lasted_ns if lasted_ns else None,
+        ("sink_busy", ""): sum(task.spent_ns) / lasted_ns,
     }
+    reasons = {("task_accuracy", "given"): "no client was given a decision that was due"}
     for metric, spans in (("time_to_decision", waited), ("sink_inference", calls)):
         modes = METRICS[metric].modes
-        found = figures.percentiles(spans, [PERCENTILES[mode] for mode in modes])
-        values |= {(metric, mode): value for mode, value in zip(modes, found, strict=True)}
-    few = f"needs more than {len(told)} decisions"
+        quantiles = [PERCENTILES[mode] for mode in modes]
+        for mode, quantile, found in zip(
+            modes, quantiles, figures.percentiles(spans, quantiles), strict=True
+        ):
+            values[metric, mode] = found
+            needed = figures.samples_needed(quantile)
+            reasons[metric, mode] = f"needs {needed} samples, got {len(spans)}"
     return [
-        _row(key, mode, values[key, mode], few, task.classifier.library) for key, mode in _keys()
+        _row(key, mode, values[key, mode], reasons.get((key, mode), ""), task.classifier.library)
+        for key, mode in _keys()
     ]
 
 
