@@ -76,7 +76,8 @@ class Session:
 @contextlib.contextmanager
 def session(run_id: str) -> Iterator[Session]:
     """A control directory under an flock that the kernel drops when the process ends, however."""
-    directory = Path(tempfile.mkdtemp(prefix=f"{PROJECT}-{run_id}-"))
+    # Not all of the id, whose scenario's name may be long: a Unix socket's address is 107 bytes.
+    directory = Path(tempfile.mkdtemp(prefix=f"{PROJECT}-{run_id[-15:]}-"))
     directory.chmod(0o755)
     mine = Session(run_id, directory)
     with mine.lock.open("w") as handle:
