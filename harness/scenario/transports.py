@@ -14,7 +14,6 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from harness.fields import BitrateBps, DurationNs
-from harness.media.packet import LINK_MTU_BYTES
 from harness.media.settings import SenderSettings
 from harness.scenario.mistakes import Written, mistake, refuse
 from harness.scenario.quantities import Delay, Mtu, Name, or_word
@@ -196,8 +195,8 @@ class TransportEntry(Written):
         ]
         if misplaced:
             raise refuse(misplaced)
-        if self.transport != "udp" and self.mtu > LINK_MTU_BYTES:
-            expected = f"expected at most {format_size(LINK_MTU_BYTES)}, but beside udp"
+        if self.transport != "udp" and self.mtu > _SETTINGS.mtu_bytes:
+            expected = f"expected at most {format_size(_SETTINGS.mtu_bytes)}, but beside udp"
             raise refuse([mistake(f"{expected}, got {format_size(self.mtu)}", "mtu")])
         if self.transport == "quic-datagram" and self.mtu < QUIC_LEAST_MTU_BYTES:
             expected = f"expected at least {format_size(QUIC_LEAST_MTU_BYTES)} (RFC 9000, 14)"
