@@ -500,10 +500,10 @@ def _score(store: RunStore, wanted: Scenario, weights: Weights, observer: Observ
     tables = store.tables()
     streamed = tables.cells[tables.cells["audio_media"].notna()]
     todo = streamed[~streamed["cell_id"].isin(store.scored())]
-    observer.phase("scoring", len(todo))
     concealment = {entry.name: entry.settings.concealment for entry in wanted.receivers}
     rows: list[dict[str, Any]] = [dict(row) for _, row in todo.iterrows()]
     decided = _decide(store, wanted, rows, observer)
+    observer.phase("scoring", len(todo))
     with Scorer(os.cpu_count() or 1) as scorer:
         futures = {
             scorer.submit(

@@ -16,6 +16,7 @@ from tests.conftest import real_weights
 SETTINGS: list[tuple[str, dict[str, Any]]] = [
     ("pcm", {}),
     ("pcm", {"rate": "48kHz", "frame": "2.5ms"}),
+    ("pcm", {"frame": "64ms", "framing": "wav"}),
     ("g711", {"law": "mu"}),
     ("g711", {"law": "a", "frame": "10ms"}),
     ("g722", {}),

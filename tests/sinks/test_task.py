@@ -97,6 +97,17 @@ def test_chunks_bear_the_instants_of_playing_arriving_and_capture() -> None:
     assert waited.came_ns[0] == 160 * MS
 
 
+def test_a_frame_that_was_late_at_the_device_swaps_no_chunks() -> None:
+    frames = frames_of(32)
+    frames["play_ns"][3] += 200 * MS
+    settings = SinkSettings(batch_windows=1)
+    pcm = staircase(10)
+    result = run_with(
+        Steps(), settings, Stream(pcm, RATE_HZ, frames, FACTS, pcm, RATE_HZ), 1, "zero"
+    )
+    assert value(result, "task_accuracy", "due") == 1
+
+
 def test_stretched_and_inserted_time_keeps_the_media_time() -> None:
     """Frame 0, then 20 ms of waiting, then frame 1 at half its speed."""
     frames = frames_of(4)
