@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 from harness.codecs.base import Codec, Decoder, Encoder, Pcm
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import Unsupported
-from harness.media.packet import ETHERNET_BYTES, IP_UDP_BYTES
+from harness.media.packet import IP_UDP_BYTES, ip_fragments, wire_sizes
 from harness.media.playout import ReceiverCore
 from harness.media.rtp import wire_of
 from harness.media.settings import ReceiverSettings, SenderSettings
@@ -42,6 +42,7 @@ _SOURCE_MAC_BITS = range(48, 96)
 
 _ENTERING = itemgetter(1)
 """Of a row of the link's log: when the frame entered."""
+_ORDER = itemgetter(0)
 
 Arrival = tuple[bytes, int]
 """A packet and an instant: of its entering the network, or of its stamp in the receiver."""
@@ -196,27 +197,96 @@ class _Speaker:
             self.step()
 
 
+class _Datagram:
+    """A packet on its way, in one frame or in IPv4 fragments that the receiver's kernel puts
+    together again."""
+
+    def __init__(self, packet: bytes) -> None:
+        self.packet = packet
+        self.sizes = wire_sizes(len(packet))
+        self._came: set[int] = set()
+
+    def whole_with(self, fragment: int) -> bool:
+        """Take a fragment that came: True where it is the last that was missing."""
+        self._came.add(fragment)
+        if len(self._came) < len(self.sizes):
+            return False
+        self._came.clear()  # copies of all of them are a datagram once more
+        return True
+
+
+class _Piece(NamedTuple):
+    """What one frame on the wire carries."""
+
+    order: int
+    datagram: _Datagram
+    fragment: int
+
+
+class _Way:
+    """One direction of the link, from socket to socket."""
+
+    def __init__(self, stream: Stream, direction: int) -> None:
+        link = stream.pair.reverse if direction else stream.pair.forward
+        self._direction = direction
+        self._model: LinkModel[_Piece] = LinkModel(link, f"{stream.seed}/{direction}")
+        self._receive_ns = stream.compute.overheads.receive_ns
+        self._offered = 0
+        self._rows: list[tuple[int, tuple[int, ...]]] = []
+        self.ip_fragments = 0
+
+    @property
+    def in_flight(self) -> int:
+        return self._model.in_flight
+
+    def next_ns(self) -> int:
+        """When something may come out; NEVER_NS when nothing is inside."""
+        at_ns = self._model.next_ns()
+        return NEVER_NS if at_ns is None else at_ns
+
+    def offer(self, packet: bytes, now_ns: int) -> None:
+        """One datagram enters, in order of time."""
+        datagram = _Datagram(packet)
+        self.ip_fragments += ip_fragments(len(packet))
+        for fragment, size_bytes in enumerate(datagram.sizes):
+            self._model.offer(_Piece(self._offered, datagram, fragment), size_bytes, now_ns)
+            self._offered += 1
+
+    def collect(self, now_ns: int) -> list[Arrival]:
+        """What has reached the socket by now: a checksum drops what a flipped bit has damaged."""
+        arrivals = []
+        for end in self._model.collect(now_ns):
+            order, datagram, fragment = end.packet
+            self._rows.append((order, _log_rows(self._direction, [end])[0]))
+            damaged = end.flip_bit is not None and end.flip_bit not in _SOURCE_MAC_BITS
+            if end.out_ns >= 0 and not damaged and datagram.whole_with(fragment):
+                arrivals.append((datagram.packet, end.out_ns + self._receive_ns))
+        return arrivals
+
+    def log(self) -> list[tuple[int, ...]]:
+        """LINK_LOG rows in the order of entering, which is more than their instants tell."""
+        return [row for _, row in sorted(self._rows, key=_ORDER)]
+
+
 def _over_udp(stream: Stream, sent: list[Arrival]) -> Carried:
     """One datagram a packet."""
-    model: LinkModel[bytes] = LinkModel(stream.pair.forward, f"{stream.seed}/0")
+    way = _Way(stream, 0)
     for packet, now_ns in sent:
-        model.offer(packet, len(packet) + IP_UDP_BYTES + ETHERNET_BYTES, now_ns)
-    ended = model.collect(NEVER_NS)
-    arrivals = _whole(ended, stream.compute.overheads.receive_ns)
-    return Carried(arrivals, _log_rows(0, ended), model.in_flight, {})
+        way.offer(packet, now_ns)
+    arrivals = way.collect(NEVER_NS)
+    return Carried(arrivals, way.log(), way.in_flight, {"ip_fragments": way.ip_fragments})
 
 
 def _converse(stream: Stream, sender: _Speaker, listener: _Listener) -> Carried:
     """Both ends and both directions of the link, each event in its turn, until nothing is due."""
-    forward: LinkModel[bytes] = LinkModel(stream.pair.forward, f"{stream.seed}/0")
-    reverse: LinkModel[bytes] = LinkModel(stream.pair.reverse, f"{stream.seed}/1")
-    receive_ns = stream.compute.overheads.receive_ns
+    forward, reverse = _Way(stream, 0), _Way(stream, 1)
     ways = ((forward, sender.sent, listener.coming), (reverse, listener.said, sender.heard))
-    rows: list[tuple[int, ...]] = []
     while True:
-        links_ns = [NEVER_NS if (n := link.next_ns()) is None else n for link, _, _ in ways]
         now_ns, turn = min(
-            (sender.due_ns(), 0), (links_ns[0], 1), (links_ns[1], 2), (listener.due_ns(), 3)
+            (sender.due_ns(), 0),
+            (forward.next_ns(), 1),
+            (reverse.next_ns(), 2),
+            (listener.due_ns(), 3),
         )
         if now_ns == NEVER_NS:
             break
@@ -225,25 +295,16 @@ def _converse(stream: Stream, sender: _Speaker, listener: _Listener) -> Carried:
         elif turn == 3:
             listener.step()
         else:
-            link, _, coming = ways[turn - 1]
-            ended = link.collect(now_ns)
-            rows += _log_rows(turn - 1, ended)
-            coming.extend(_whole(ended, receive_ns))
+            way, _, coming = ways[turn - 1]
+            coming.extend(way.collect(now_ns))
             continue
-        for link, leaving, _ in ways:
+        for way, leaving, _ in ways:
             for packet, at_ns in leaving:
-                link.offer(packet, len(packet) + IP_UDP_BYTES + ETHERNET_BYTES, at_ns)
+                way.offer(packet, at_ns)
             leaving.clear()
-    return Carried([], rows, forward.in_flight + reverse.in_flight, {})
-
-
-def _whole(ended: Sequence[Ended[bytes]], receive_ns: int) -> list[Arrival]:
-    """What reaches a socket: the checksum drops what a flipped bit has damaged."""
-    return [
-        (end.packet, end.out_ns + receive_ns)
-        for end in ended
-        if end.out_ns >= 0 and (end.flip_bit is None or end.flip_bit in _SOURCE_MAC_BITS)
-    ]
+    in_flight = forward.in_flight + reverse.in_flight
+    counts = {"ip_fragments": forward.ip_fragments}
+    return Carried([], [*forward.log(), *reverse.log()], in_flight, counts)
 
 
 def _over_tcp(stream: Stream, sent: list[Arrival]) -> Carried:

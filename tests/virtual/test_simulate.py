@@ -76,6 +76,46 @@ def test_a_process_takes_its_time_to_wake_to_send_and_to_receive() -> None:
     assert list(observed.played_frames["decode_start_ns"]) == [81 * MS + 113, 101 * MS + 113]
 
 
+JUMBO = TransportSettings(mtu_bytes=64_000)
+FRAGMENTS = [1480 + 34] * 3 + [5760 + 20 + 8 - 3 * 1480 + 34]
+"""Of a datagram of 60 ms of PCM at 48 kHz."""
+
+
+def jumbo(forward: Link | None = None, frames: int = 3) -> Observed:
+    long = codec(rate=48_000, frame=60 * MS)
+    return streamed(forward, frames, transport=JUMBO, of=long)
+
+
+def test_a_datagram_larger_than_the_link_travels_in_ip_fragments() -> None:
+    observed = jumbo()
+    assert list(observed.link_log["size_bytes"]) == FRAGMENTS * 3
+    assert observed.sender["ip_fragments"] == 12
+    packets, frames = tables(observed)
+    assert set(packets["fate"]) == {"played"}
+    assert list(frames["kind"]) == ["decoded"] * 3
+    assert streamed(frames=3).sender["ip_fragments"] == 0, "one frame on the wire is no fragment"
+
+
+def test_one_lost_fragment_loses_the_datagram_for_its_own_reason() -> None:
+    packets, _ = tables(jumbo(Link(loss=LossTrace((0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0)))))
+    assert list(packets["fate"]) == ["played", "lost", "played"]
+    packets, _ = tables(
+        jumbo(Link(rate=Rate(1_000_000, burst_bytes=1_600, limit_bytes=3_000)), frames=1)
+    )
+    assert list(packets["fate"]) == ["queue"]
+
+
+def test_fragments_are_put_together_whatever_their_order_and_their_copies_dropped() -> None:
+    observed = jumbo(Link(delay_ns=30 * MS, jitter_ns=25 * MS))
+    assert set(tables(observed)[0]["fate"]) == {"played"}
+    assert list(observed.link_log["size_bytes"]) == FRAGMENTS * 3, "in order of entering"
+    left = observed.link_log["out_ns"].reshape(3, 4)
+    assert (np.diff(left) < 0).any(), "out of order"
+    np.testing.assert_array_equal(observed.received_packets["recv_ns"], left.max(axis=1))
+    twice = jumbo(Link(duplicate=1.0))
+    assert list(tables(twice)[0]["copies"]) == [1, 1, 1], "the kernel drops what it has already"
+
+
 def test_lost_packets_are_lost_and_made_up() -> None:
     observed = streamed(Link(loss=LossTrace((0, 0, 1, 0, 0))), frames=10)
     packets, frames = tables(observed)
