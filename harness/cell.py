@@ -13,6 +13,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
+from operator import itemgetter
 from typing import Any
 
 import numpy as np
@@ -22,6 +23,8 @@ from harness.endpoint.sender import frame_count
 from harness.errors import HarnessError, Unsupported
 from harness.labs.base import Pair
 from harness.media.fates import join
+from harness.media.packet import wire_sizes
+from harness.media.tracks import Track, track_figures, tracks_beside
 from harness.network import link_to_json
 from harness.network.link import LinkPair, longest_delay_ns
 from harness.network.proof import ProofFigure, prove
@@ -35,7 +38,7 @@ from harness.network.trace import (
     semantics,
 )
 from harness.plan import Cell
-from harness.records import Columns, Observed
+from harness.records import Columns, Observed, TrackRecords
 from harness.transports import TRANSPORTS
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns, samples_to_ns
 
@@ -171,6 +174,11 @@ def packet_clock(facts: CodecFacts, samples: int) -> PacketClock:
     )
 
 
+def tracks_of(cell: Cell, facts: CodecFacts, samples: int) -> list[Track]:
+    """The streams beside the measured one, for a reference of so many samples."""
+    return tracks_beside(cell.transport.tracks, cell.stream_id, cell.seed, samples, facts)
+
+
 def longest_ns(cell: Cell, facts: CodecFacts, met: Impaired) -> int:
     """From t0 to when nobody waits for the stream any longer."""
     settings = cell.receiver.settings
@@ -200,8 +208,14 @@ def stream(
     ``row`` is what :func:`describe` gave; its ``link`` is the engine.
     ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,).
     """
+    if cell.branches:
+        raise Unsupported(
+            f"broadcast: {cell.network.broadcast} needs a receiver for each of"
+            f" {len(cell.branches)} links, and this lab has one; use --lab virtual"
+        )
     began = monotonic_ns()
     met = impaired(cell, facts, pcm)
+    tracks = tracks_of(cell, facts, len(met.pcm))
     applied, _ = pair.link.call(
         "apply", {"link": link_to_json(met.pair), "engine": row["link"], "seed": cell.seed}
     )
@@ -216,11 +230,12 @@ def stream(
         "input_samples": len(met.pcm),
         "host": pair.receiver_host,
         "seed": cell.seed,
+        "tracks": [asdict(track) for track in tracks],
     }
     ready, _ = pair.receiver.call("prepare_receiver", {"job": job}, timeout_s=cell.timeout_s)
     prepared, _ = pair.sender.call(
         "prepare_sender",
-        {"job": job, "port": ready["port"]},
+        {"job": job, "port": ready["port"], "track_ports": ready["track_ports"]},
         {"pcm": met.pcm},
         timeout_s=cell.timeout_s,
     )
@@ -237,6 +252,7 @@ def stream(
         for end in (pair.sender, pair.receiver):
             end.call("close")  # what is still on its way is reset, and the link runs empty
         counted, link_log = pair.link.call("collect", timeout_s=cell.timeout_s)
+    sent_beside, received_beside = sent.pop("tracks", []), received.pop("tracks", [])
     observed = Observed(
         t0_ns=t0_ns,
         sent_packets=_part(sent_columns, "packets"),
@@ -250,6 +266,18 @@ def stream(
         receiver=pair.facts["receiver"] | received,
         link=pair.facts["link"] | counted,
         readback=applied["readback"],
+        tracks=tuple(
+            TrackRecords(
+                t0_ns=t0_ns + track.start_ns,
+                sent_packets=_part(sent_columns, f"track{number}.packets"),
+                sent_frames=_part(sent_columns, f"track{number}.frames"),
+                received_packets=_part(received_columns, f"track{number}.packets"),
+                played_frames=_part(received_columns, f"track{number}.frames"),
+                sender=sent_beside[number - 1],
+                receiver=received_beside[number - 1],
+            )
+            for number, track in enumerate(tracks, start=1)
+        ),
     )
     result = written_up(cell, row, facts, met, observed)
     return replace(result, row={**result.row, "wall_s": (monotonic_ns() - began) / NS_PER_S})
@@ -260,23 +288,29 @@ def written_up(
 ) -> CellResult:
     """Join the records of a cell, hold the link against what was asked, and judge. Pure."""
     carrier = TRANSPORTS[cell.transport.settings.transport]
-    packets, frames = join(
-        sent_packets=observed.sent_packets,
-        sent_frames=observed.sent_frames,
-        received_packets=observed.received_packets,
-        played_frames=observed.played_frames,
-        link_log=observed.link_log if carrier.bare else None,
-        facts=facts,
-        t0_ns=observed.t0_ns,
-        reliable=carrier.reliable,
-    )
+    streams: list[Observed | TrackRecords] = [observed, *observed.tracks]
+    joined = [
+        join(
+            sent_packets=stream.sent_packets,
+            sent_frames=stream.sent_frames,
+            received_packets=stream.received_packets,
+            played_frames=stream.played_frames,
+            link_log=observed.link_log if carrier.bare else None,
+            facts=facts,
+            t0_ns=stream.t0_ns,
+            reliable=carrier.reliable,
+            beside=[other.sent_packets for other in streams if other is not stream],
+        )
+        for stream in streams
+    ]
+    packets, frames = joined[0]
     counters = observed.link["counters"]
     figures = prove(met.pair, observed.link_log, counters.get("t0_ns"), counters.get("changes"))
     frames_total = frame_count(len(met.pcm), facts)
     verdict = _verdict(figures, observed, frames_total)
     media_s = len(met.pcm) / facts.sample_rate_hz
     payload_bytes = int(observed.sent_frames["payload_bytes"].sum())
-    forward = observed.link_log["direction"] == 0
+    wire_bytes = _wire_bytes(observed)
     streamed = {
         "codec_facts": json.dumps(asdict(facts)),
         "weights": facts.weights,
@@ -290,10 +324,13 @@ def written_up(
         "proof_ok": all(figure.ok is not False for figure in figures),
         "bitrate_nominal_bps": float(facts.nominal_bitrate_bps),
         "bitrate_payload_bps": 8 * payload_bytes / media_s,
-        "bitrate_wire_bps": 8 * int(observed.link_log["size_bytes"][forward].sum()) / media_s,
+        "bitrate_wire_bps": 8 * wire_bytes / media_s,
         "worst_lateness_ms": observed.sender["worst_lateness_ns"] / NS_PER_MS,
         "late_sends": observed.sender["late_frames"],
         "packets_sent": len(observed.sent_packets["seq"]),
+        "tracks": json.dumps([track_figures(*one, media_s) for one in joined])
+        if observed.tracks
+        else None,
         "frames_total": frames_total,
         "agent_facts": json.dumps(
             {
@@ -322,6 +359,16 @@ def _part(columns: Columns, prefix: str) -> Columns:
     return {k.removeprefix(start): v for k, v in columns.items() if k.startswith(start)}
 
 
+def _wire_bytes(observed: Observed) -> int:
+    """Of the frames on the wire that carried the stream: all that went forward, if it was alone."""
+    if observed.tracks:
+        taken = observed.sent_packets["send_ns"].astype(np.int64) >= 0
+        sizes = observed.sent_packets["size_bytes"][taken].tolist()
+        return sum(size for packet in sizes for size in wire_sizes(packet))
+    forward = observed.link_log["direction"] == 0
+    return int(observed.link_log["size_bytes"][forward].sum())
+
+
 def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> list[str]:
     """Why the cell is invalid; empty when it is not."""
     reasons = [
@@ -336,7 +383,10 @@ def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> lis
         for doubt, meaning in _DOUBTS.items()
         if counters.get(doubt)
     ]
-    sent = observed.sender
+    sent = max(
+        (observed.sender, *(track.sender for track in observed.tracks)),
+        key=itemgetter("late_frames"),
+    )
     if sent["late_frames"] > LATE_SHARE * frames:
         reasons.append(
             f"the sender fell behind: {sent['late_frames']} of {frames} frames left more than a"

@@ -49,6 +49,14 @@ MIN_ID_PREFIX = 4
 
 
 @dataclass(frozen=True)
+class Branch:
+    """One receiver of a broadcast: its link, and that link's seed."""
+
+    network: NetworkEntry
+    seed: int
+
+
+@dataclass(frozen=True)
 class Cell:
     """One combination to run once."""
 
@@ -69,6 +77,13 @@ class Cell:
     """What it is a control of: PCM on every network, every codec on the clean link."""
     sweep: tuple[SweepPoint, ...] = ()
     """The points on the sweeps of its scenario that it belongs to."""
+    branches: tuple[Branch, ...] = ()
+    """All receivers of the broadcast whose sender it listens to, its own among them; else none."""
+
+    @property
+    def sender_seed(self) -> int:
+        """Of what the sender's computing costs: one for all receivers of a broadcast."""
+        return self.branches[0].seed if self.branches else self.seed
 
     @property
     def stream_id(self) -> int:
@@ -202,7 +217,13 @@ def _cell(
             "repetition": repetition,
         }
 
-    seed = int(digest({**shared(base_name(way.network.name)), "use": "link"})[:16], 16) >> 11
+    def seed_of(network: NetworkEntry) -> int:
+        return int(digest({**shared(base_name(network.name)), "use": "link"})[:16], 16) >> 11
+
+    seed = seed_of(way.network)
+    branches = tuple(
+        Branch(network, seed_of(network)) for network in scenario.receivers_of(way.network)
+    )
     configuration: dict[str, Any] = {
         "schema": SCHEMA_VERSION,
         "seed": seed,
@@ -214,6 +235,10 @@ def _cell(
         if id(entry) not in configurations:
             configurations[id(entry)] = digest(entry.configuration)
         configuration[axis] = configurations[id(entry)]
+    if branches:
+        configuration["branches"] = [
+            [digest(branch.network.configuration), branch.seed] for branch in branches
+        ]
     return Cell(
         cell_id=digest(configuration)[:ID_DIGITS],
         block=digest(shared(way.network.name))[:ID_DIGITS],
@@ -228,6 +253,7 @@ def _cell(
             for axis in ("codec", "transport", "network", "receiver")
             for point in scenario.points(axis, getattr(way, axis).name)
         ),
+        branches=branches,
     )
 
 

@@ -116,6 +116,20 @@ class Outcome(IntEnum):
 
 
 @dataclass(frozen=True)
+class TrackRecords:
+    """Of a stream beside the first one of a cell: what happened to it, and no audio."""
+
+    t0_ns: int
+    """Instant of the capture of its first sample."""
+    sent_packets: Columns
+    sent_frames: Columns
+    received_packets: Columns
+    played_frames: Columns
+    sender: dict[str, Any]
+    receiver: dict[str, Any]
+
+
+@dataclass(frozen=True)
 class Observed:
     """All that is known of one cell once it has streamed, in whatever lab."""
 
@@ -137,6 +151,8 @@ class Observed:
     """The link's own account: ``counters`` and whatever else the engine reports."""
     readback: dict[str, Any]
     """What is really set, as the engine reported it."""
+    tracks: tuple[TrackRecords, ...] = ()
+    """Streams that shared the link; ``link_log`` tells of theirs too."""
 
 
 def empty(schema: Schema) -> Columns:

@@ -9,7 +9,7 @@ the measure that it died of, and nothing else.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import as_completed
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -22,11 +22,20 @@ import numpy as np
 
 from harness import codecs
 from harness.assets import Prepared, resampled, until
-from harness.cell import CellResult, describe, impaired, longest_ns, without_streaming, written_up
-from harness.codecs.base import Codec, Params, Pcm
+from harness.cell import (
+    CellResult,
+    describe,
+    impaired,
+    longest_ns,
+    tracks_of,
+    without_streaming,
+    written_up,
+)
+from harness.codecs.base import Codec, CodecFacts, Params, Pcm
 from harness.errors import CellFailed, HarnessError, Unsupported, blamed_on
 from harness.labs.virtual import ENGINE, NAME
 from harness.plan import Cell
+from harness.records import Observed
 from harness.scenario import NetworkEntry
 from harness.score import emodel
 from harness.score.legacy import Legacy, legacy_rows
@@ -39,7 +48,7 @@ from harness.sinks.task import run_sink
 from harness.store import RunStore
 from harness.virtual.compute import Compute, compute
 from harness.virtual.profile import load, profile_path
-from harness.virtual.simulate import Stream, simulate
+from harness.virtual.simulate import Stream, simulate, simulate_broadcast
 
 _KEPT_CODECS = 16
 _KEPT_REFERENCES = 32
@@ -93,8 +102,8 @@ class VirtualMatrix(Workers):
             yield ends.pop(future), future.result()
 
     def _one(self, worker: Worker, cell: Cell) -> Done:
-        # The worker has the network already; on its way to it a cell carries the name alone.
-        sent = replace(cell, network=NetworkEntry.model_construct(name=cell.network.name))
+        # The worker has the networks already; on its way to it a cell carries their names alone.
+        sent = _with_networks(cell, lambda network: NetworkEntry.model_construct(name=network.name))
         timeout_s = cell.timeout_s + TIMEOUT_S
         try:
             return worker.call(run_cell, sent, timeout_s)
@@ -133,7 +142,11 @@ def virtual_matrix(
             path = Path(folder) / f"{number}.npy"
             np.save(path, reference.pcm)
             files[item] = (replace(reference, pcm=_NO_SAMPLES), path)
-        networks = {cell.network.name: cell.network for cell in cells}
+        networks = {
+            network.name: network
+            for cell in cells
+            for network in (cell.network, *(branch.network for branch in cell.branches))
+        }
         shared = Shared(
             directory=directory,
             references=files,
@@ -152,6 +165,11 @@ def virtual_matrix(
 def _row(cell: Cell, shared: Shared) -> dict[str, Any]:
     """What is known of a cell beforehand; no wall clock has a place in it."""
     return {**describe(cell, NAME, ENGINE), "compute": shared.compute, "started_utc": None}
+
+
+def _with_networks(cell: Cell, get: Callable[[NetworkEntry], NetworkEntry]) -> Cell:
+    branches = tuple(replace(one, network=get(one.network)) for one in cell.branches)
+    return replace(cell, network=get(cell.network), branches=branches)
 
 
 # -- in a worker -----------------------------------------------------------------------------------
@@ -212,7 +230,7 @@ def stream_cell(sent: Cell) -> Done:
 
 def _written(sent: Cell) -> tuple[Cell, CellResult]:
     """The cell, simulated and on disk; its audio with the reference among it."""
-    cell = replace(sent, network=_shared.networks[sent.network.name])
+    cell = _with_networks(sent, lambda network: _shared.networks[network.name])
     row = _row(cell, _shared)
     try:
         result = _simulated(cell, row)
@@ -239,13 +257,45 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
         stop_ns=longest_ns(cell, facts, met),
         sender=cell.transport.sender,
         assets=_paths(cell.receiver.settings.required_assets),
+        sender_seed=cell.sender_seed,
     )
     with blamed_on(f"codec {cell.codec.codec} over {stream.transport.transport}"):
-        observed = simulate(stream)
+        observed = _simulate(cell, stream, facts)
     result = written_up(cell, row, facts, met, observed)
     reference = _reference(cell.item.id)
     track = (until(reference, result.row["media_s"]), reference.rate_hz)
     return replace(result, audio={**result.audio, "reference": track})
+
+
+def _simulate(cell: Cell, stream: Stream, facts: CodecFacts) -> Observed:
+    """With all that shares its link or its sender, where that makes a difference to it."""
+    beside = [
+        replace(
+            stream,
+            pcm=track.pcm(stream.pcm),
+            stream_id=track.stream_id,
+            seed=track.seed,
+            sender_seed=track.seed,
+            start_ns=track.start_ns,
+        )
+        for track in tracks_of(cell, facts, len(stream.pcm))
+    ]
+    if not cell.branches or not stream.sender.needs_feedback:
+        return simulate(stream, beside)
+    if beside:
+        raise Unsupported("tracks with nack or adapt have one receiver; this is a broadcast")
+    fitted = [
+        impaired(replace(cell, network=branch.network, seed=branch.seed), facts, stream.pcm)
+        for branch in cell.branches
+    ]
+    if shorter := [met for met in fitted if len(met.pcm) < len(stream.pcm)]:
+        raise Unsupported(f"{len(shorter)} receivers of this broadcast stop before this one")
+    branches = [
+        replace(stream, pair=met.pair, seed=branch.seed)
+        for met, branch in zip(fitted, cell.branches, strict=True)
+    ]
+    heard = [branch.network.name for branch in cell.branches].index(cell.network.name)
+    return simulate_broadcast(branches, heard)
 
 
 def _figures(cell: Cell, result: CellResult) -> tuple[list[Score], list[Legacy]]:

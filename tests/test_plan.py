@@ -137,7 +137,7 @@ def test_ids_are_pinned() -> None:
     """
     first = min(cells(TEXT.replace("opus, bitrate: 24kbit", "g722")), key=lambda cell: cell.label)
     assert first.label == "g711/tcp/clean/adaptive-60ms/anna/0"
-    assert first.cell_id == "85ba955c483d28d4"
+    assert first.cell_id == "070b710ce4b3057f"
 
 
 PLAIN = """\

@@ -20,7 +20,7 @@ import queue
 import struct
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache, partial
@@ -38,6 +38,7 @@ from harness.errors import CellFailed, blamed_on
 from harness.media.playout import ReceiverCore
 from harness.media.rtp import wire_of
 from harness.media.settings import ReceiverSettings, SenderSettings
+from harness.media.tracks import Track
 from harness.records import Columns
 from harness.transports import transport
 from harness.transports.base import Receiver, Sender, TransportSettings
@@ -58,6 +59,8 @@ _ACKNOWLEDGEMENT = struct.Struct(">Q")
 
 Answer = tuple[dict[str, Any], Columns]
 Run = Callable[[int, int], Answer]
+_Arrived = tuple[int, bytes, int]
+"""The number of a track, its packet, and when that was received."""
 
 
 @lru_cache(maxsize=_KEPT_CODECS)
@@ -124,93 +127,115 @@ class Agent:
         return {"facts": asdict(_codec_of(header).facts)}, {}
 
     def prepare_receiver(self, header: dict[str, Any], _: Columns) -> Answer:
-        """``job`` -> ``port``, ``facts``, ``frame_cost_ns``."""
+        """``job`` -> ``port``, ``track_ports``, ``facts``, ``frame_cost_ns``."""
         job = header["job"]
         with self._fresh_cell() as cell:
             codec, facts, cost_ns = self._warm_codec(job, decoding=True)
             settings = TransportSettings(**job["transport"])
             frames = frame_count(job["input_samples"], facts)
-            core = ReceiverCore(
-                ReceiverSettings(**job["receiver"]),
-                facts,
-                codec.decoder(),
-                job["stream_id"],
-                frames,
-                monotonic_ns,
-                SenderSettings(**job["sender"]),
-                wire_of(settings.wire_format, facts, job["stream_id"], frames),
-                assets=_assets_of(job),
-            )
-            arrived: queue.SimpleQueue[tuple[bytes, int]] = queue.SimpleQueue()
+            cores = [
+                ReceiverCore(
+                    ReceiverSettings(**job["receiver"]),
+                    facts,
+                    codec.decoder(),
+                    stream_id,
+                    frames,
+                    monotonic_ns,
+                    SenderSettings(**job["sender"]),
+                    wire_of(settings.wire_format, facts, stream_id, frames),
+                    assets=_assets_of(job),
+                )
+                for stream_id in (job["stream_id"], *(t.stream_id for t in _tracks_of(job)))
+            ]
+            arrived: queue.SimpleQueue[_Arrived] = queue.SimpleQueue()
             gate = Gate(settings.receive_queue, settings.receive_when_full)
+            receivers: list[Receiver] = []
 
-            def on_packet(packet: bytes, recv_ns: int) -> None:
+            def on_packet(track: int, packet: bytes, recv_ns: int) -> None:
                 if gate.enter():
-                    arrived.put((packet, recv_ns))
+                    arrived.put((track, packet, recv_ns))
                 if settings.in_flight:
-                    receiver.reply(_ACKNOWLEDGEMENT.pack(recv_ns))
+                    receivers[track].reply(_ACKNOWLEDGEMENT.pack(recv_ns))
 
-            receiver = transport(settings.transport).listen(job["host"], on_packet)
-            cell.callback(receiver.close)
+            for track in range(len(cores)):
+                receiver = transport(settings.transport).listen(
+                    job["host"], partial(on_packet, track)
+                )
+                receivers.append(receiver)
+                cell.callback(receiver.close)
             cell.callback(gate.open)  # first, or a thread that waits there could not end
 
         def run(_: int, stop_ns: int) -> Answer:
             with blamed_on(f"codec {job['codec']['codec']}"):
-                play(core, arrived, stop_ns, receiver, gate)
-            return (
-                {**core.figures(), **receiver.counts(), **gate.counts()},
-                {
-                    **_prefixed("packets", core.packets()),
-                    **_prefixed("frames", core.frames()),
-                    "media": core.media(),
-                    "played": core.played(),
-                },
-            )
+                play(cores, arrived, stop_ns, receivers, gate)
+            core = cores[0]
+            figures = {**core.figures(), **receivers[0].counts(), **gate.counts()}
+            columns: Columns = {"media": core.media(), "played": core.played()}
+            for track, one in enumerate(cores):
+                columns |= _of_track(track, packets=one.packets(), frames=one.frames())
+            return figures | _beside([one.figures() for one in cores]), columns
 
         self._run = run
-        return {"port": receiver.port, "facts": asdict(facts), "frame_cost_ns": cost_ns}, {}
+        port, *track_ports = [receiver.port for receiver in receivers]
+        ports = {"port": port, "track_ports": track_ports}
+        return {**ports, "facts": asdict(facts), "frame_cost_ns": cost_ns * len(cores)}, {}
 
     def prepare_sender(self, header: dict[str, Any], columns: Columns) -> Answer:
-        """``job``, ``port``, column ``pcm`` -> ``facts``, ``frames``, ``frame_cost_ns``."""
+        """``job``, ``port``, ``track_ports``, column ``pcm`` -> ``facts``, ``frames``,
+        ``frame_cost_ns``."""
         job, pcm = header["job"], columns["pcm"].astype(np.int16, casting="safe")
+        tracks = _tracks_of(job)
+        senders: list[Sender] = []
         with self._fresh_cell() as cell:
             codec, facts, cost_ns = self._warm_codec(job, decoding=False)
             settings = TransportSettings(**job["transport"])
-            sender = transport(settings.transport).connect(job["host"], header["port"], settings)
-            cell.callback(sender.close)
-        encoder = codec.encoder()
+            for port in (header["port"], *header.get("track_ports", ())):
+                sender = transport(settings.transport).connect(job["host"], port, settings)
+                senders.append(sender)
+                cell.callback(sender.close)
+        streams = [
+            (job["stream_id"], pcm, 0),
+            *((track.stream_id, track.pcm(pcm), track.start_ns) for track in tracks),
+        ]
+        encoders = [codec.encoder() for _ in streams]
         protection = SenderSettings(**job["sender"])
         frames = frame_count(len(pcm), facts)
         linger_ns = job["receiver"]["max_ns"] + _LINGER_NS if protection.nack_retries else 0
 
         def run(t0_ns: int, stop_ns: int) -> Answer:
-            send = sender.send
-            if isinstance(sender, StreamSender):
-                send = partial(sender.send, deadline_ns=stop_ns)
-            core = SenderCore(
-                facts,
-                encoder,
-                job["stream_id"],
-                pcm,
-                t0_ns,
-                sender.max_packet_bytes,
-                send,
-                monotonic_ns,
-                protection,
-                wire_of(settings.wire_format, facts, job["stream_id"], frames),
-                gap_ns=settings.gap_ns,
-                blocking=settings.queue > 0 and settings.when_full == "block",
-            )
+            cores = [
+                SenderCore(
+                    facts,
+                    encoder,
+                    stream_id,
+                    audio,
+                    t0_ns + start_ns,
+                    sender.max_packet_bytes,
+                    partial(sender.send, deadline_ns=stop_ns)
+                    if isinstance(sender, StreamSender)
+                    else sender.send,
+                    monotonic_ns,
+                    protection,
+                    wire_of(settings.wire_format, facts, stream_id, frames),
+                    gap_ns=settings.gap_ns,
+                    blocking=settings.queue > 0 and settings.when_full == "block",
+                )
+                for (stream_id, audio, start_ns), encoder, sender in zip(
+                    streams, encoders, senders, strict=True
+                )
+            ]
             with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
-                pace(core, sender, stop_ns, protection.needs_feedback, linger_ns)
-            counts = sender.counts()
-            core.withdraw(counts.get("queue_dropped", ()))
-            return (
-                {**core.figures(), **counts},
-                {**_prefixed("packets", core.packets()), **_prefixed("frames", core.sent_frames())},
-            )
+                pace(cores, senders, stop_ns, protection.needs_feedback, linger_ns)
+            counts = senders[0].counts()
+            cores[0].withdraw(counts.get("queue_dropped", ()))
+            records: Columns = {}
+            for track, one in enumerate(cores):
+                records |= _of_track(track, packets=one.packets(), frames=one.sent_frames())
+            figures = {**cores[0].figures(), **counts}
+            return figures | _beside([one.figures() for one in cores]), records
 
         self._run = run
+        cost_ns *= len(streams)
         return {"facts": asdict(facts), "frames": frames, "frame_cost_ns": cost_ns}, {}
 
     def run(self, header: dict[str, Any], _: Columns) -> Answer:
@@ -257,69 +282,109 @@ class Agent:
 
 
 def pace(
-    core: SenderCore, sender: Sender, stop_ns: int, hears: bool = False, linger_ns: int = 0
+    cores: Sequence[SenderCore],
+    senders: Sequence[Sender],
+    stop_ns: int,
+    hears: bool = False,
+    linger_ns: int = 0,
 ) -> None:
-    """Run the sender's schedule against the clock; back at ``stop_ns`` at the latest.
+    """Run the schedules of streams, each with its own sender, against the clock; back at
+    ``stop_ns`` at the latest.
 
-    Where it ``hears``, it answers the receiver meanwhile, and for ``linger_ns`` after its last
-    frame.
+    Where they ``hear``, they answer their receivers meanwhile, and for ``linger_ns`` after the
+    last frame.
     """
-    # The core is one state machine, and messages come in a thread of their own.
+    # A core is one state machine, messages come in threads of their own, and what is noted as sent
+    # first has to be sent first.
     turn = threading.Lock()
     over = False
 
-    def on_message(message: bytes) -> None:
+    def on_message(core: SenderCore, message: bytes) -> None:
         with turn:
             if not over:
                 core.on_feedback(message)
 
     if hears:
-        sender.hear(on_message)
-    while (ready_ns := core.next_ready_ns()) is not None and ready_ns < stop_ns:
+        for core, sender in zip(cores, senders, strict=True):
+            sender.hear(partial(on_message, core))
+    while True:
+        readies_ns = [stop_ns if (r := core.next_ready_ns()) is None else r for core in cores]
+        ready_ns = min(readies_ns)
+        if ready_ns >= stop_ns:
+            break
         linux.sleep_until(ready_ns)
         if monotonic_ns() >= stop_ns:
             return
         with turn:
-            core.step()
+            cores[readies_ns.index(ready_ns)].step()
     if linger_ns:
         linux.sleep_until(min(monotonic_ns() + linger_ns, stop_ns))
     with turn:
         over = True
-    sender.flush(stop_ns)
+    for sender in senders:
+        sender.flush(stop_ns)
 
 
 def play(
-    core: ReceiverCore,
-    arrived: queue.SimpleQueue[tuple[bytes, int]],
+    cores: Sequence[ReceiverCore],
+    arrived: queue.SimpleQueue[_Arrived],
     stop_ns: int,
-    receiver: Receiver,
+    receivers: Sequence[Receiver],
     gate: Gate,
 ) -> None:
-    """Run the listener's playout clock; back at ``stop_ns`` at the latest."""
-    while not core.finished and (now_ns := monotonic_ns()) < stop_ns:
-        pull_ns, answer_ns = core.next_pull_ns(), core.next_feedback_ns()
-        if answer_ns is not None and answer_ns <= now_ns:
-            for message in core.feedback(now_ns):
-                receiver.reply(message)
+    """Run the playout clocks of streams, each with its own receiver; back at ``stop_ns`` at the
+    latest."""
+    playing = list(zip(cores, receivers, strict=True))
+    while playing and (now_ns := monotonic_ns()) < stop_ns:
+        answers = [(core, receiver, core.next_feedback_ns()) for core, receiver in playing]
+        answer_ns = min((at for _, _, at in answers if at is not None), default=stop_ns)
+        if answer_ns <= now_ns:
+            for core, receiver, at_ns in answers:
+                if at_ns is not None and at_ns <= now_ns:
+                    for message in core.feedback(now_ns):
+                        receiver.reply(message)
             continue
-        due_ns = min(at for at in (pull_ns, answer_ns, stop_ns) if at is not None)
+        pulls_ns = [core.next_pull_ns() for core, _ in playing]
+        due_ns = min(answer_ns, stop_ns, *(at for at in pulls_ns if at is not None))
         # What comes may have to be answered at once, or starts the clock.
-        if (core.answers or pull_ns is None) and due_ns - now_ns > _NEAR_NS:
+        if (cores[0].answers or None in pulls_ns) and due_ns - now_ns > _NEAR_NS:
             with suppress(queue.Empty):
-                core.on_packet(*arrived.get(timeout=(due_ns - _NEAR_NS - now_ns) / NS_PER_S))
+                _take(cores, arrived.get(timeout=(due_ns - _NEAR_NS - now_ns) / NS_PER_S))
             continue
         linux.sleep_until(due_ns)
-        _take_all(core, arrived)
-        if pull_ns is not None and pull_ns <= due_ns < stop_ns:
-            core.pull()
-        gate.left(core.done_packets)
-    _take_all(core, arrived)
-    core.stop(stop_ns)
+        _take_all(cores, arrived)
+        for (core, _), pull_ns in zip(playing, pulls_ns, strict=True):
+            if pull_ns is not None and pull_ns <= due_ns < stop_ns:
+                core.pull()
+        gate.left(sum(core.done_packets for core in cores))
+        playing = [(core, receiver) for core, receiver in playing if not core.finished]
+    _take_all(cores, arrived)
+    for core in cores:
+        core.stop(stop_ns)
 
 
-def _take_all(core: ReceiverCore, arrived: queue.SimpleQueue[tuple[bytes, int]]) -> None:
+def _take_all(cores: Sequence[ReceiverCore], arrived: queue.SimpleQueue[_Arrived]) -> None:
     while not arrived.empty():
-        core.on_packet(*arrived.get_nowait())
+        _take(cores, arrived.get_nowait())
+
+
+def _take(cores: Sequence[ReceiverCore], arrival: _Arrived) -> None:
+    track, packet, recv_ns = arrival
+    cores[track].on_packet(packet, recv_ns)
+
+
+def _tracks_of(job: dict[str, Any]) -> list[Track]:
+    return [Track(**track) for track in job.get("tracks", ())]
+
+
+def _beside(figures: list[dict[str, int]]) -> dict[str, Any]:
+    """Of the streams beside the first."""
+    return {"tracks": figures[1:]} if len(figures) > 1 else {}
+
+
+def _of_track(track: int, packets: Columns, frames: Columns) -> Columns:
+    start = f"track{track}." if track else ""
+    return {**_prefixed(f"{start}packets", packets), **_prefixed(f"{start}frames", frames)}
 
 
 def _prefixed(table: str, columns: Columns) -> Columns:

@@ -20,7 +20,7 @@ import numpy as np
 
 from harness.codecs.base import AdjustableEncoder, CodecFacts, Encoder, Pcm
 from harness.errors import CellFailed
-from harness.media.adaptation import rate_control
+from harness.media.adaptation import followed_bps, rate_control
 from harness.media.feedback import Nack, Report
 from harness.media.packet import REPORT_TIMES, SEQUENCES, Packet, Purpose, packetise
 from harness.media.protection import ParityMaker, Repeater, interleaved_slot
@@ -63,6 +63,7 @@ class SenderCore:
         wire: Wire = HARNESS,
         gap_ns: int = 0,
         blocking: bool = False,
+        receivers: int = 1,
     ) -> None:
         self._facts = facts
         self._settings = settings = settings or SenderSettings()
@@ -100,7 +101,8 @@ class SenderCore:
         self._media_sent = 0
         self._report_ns = t0_ns
         self._target_bps = facts.nominal_bitrate_bps
-        self._control = rate_control(settings, facts)
+        self._controls = [rate_control(settings, facts) for _ in range(receivers)]
+        self._wanted_bps = [facts.nominal_bitrate_bps] * receivers
 
     @property
     def finished(self) -> bool:
@@ -155,8 +157,8 @@ class SenderCore:
         )
         self._release(frame, payload, end_ns)
 
-    def on_feedback(self, data: bytes) -> None:
-        """What the receiver said, at the clock's now: send again what it misses, and follow its
+    def on_feedback(self, data: bytes, receiver: int = 0) -> None:
+        """What a receiver said, at the clock's now: send again what it misses, and follow its
         reports. Never raises on bytes of another's making."""
         try:
             message = self._wire.parse_feedback(data)
@@ -172,7 +174,7 @@ class SenderCore:
                     self._transmit(self._again(packet))
         else:
             self._feedback["reports"] += 1
-            self._follow(message)
+            self._follow(message, receiver)
 
     def _capture_end_ns(self) -> int:
         samples = (self._input + 1) * self._frame_samples
@@ -284,15 +286,17 @@ class SenderCore:
         payload = packet.seq.to_bytes(4, "big") + packet.payload
         return packet._replace(seq=seq, payload=payload, purpose=Purpose.RETRANSMISSION)
 
-    def _follow(self, report: Report) -> None:
-        if self._control is None:
+    def _follow(self, report: Report, receiver: int) -> None:
+        control = self._controls[receiver]
+        if control is None:
             return
         now_ns = self._clock()
         sent_ns, held_ns = self._sent_ns.get(report.highest_seq), report.held_ns
         if report.reported_ns >= 0:
             sent_ns, held_ns = report.reported_ns, report.reported_held_ns
         rtt_ns = None if sent_ns is None else now_ns - sent_ns - held_ns
-        wanted_bps = self._control.on_report(report, rtt_ns, now_ns)
+        self._wanted_bps[receiver] = control.on_report(report, rtt_ns, now_ns)
+        wanted_bps = followed_bps(self._wanted_bps, self._settings)
         if wanted_bps != self._target_bps:
             self._target_bps = cast(AdjustableEncoder, self._encoder).set_bitrate(wanted_bps)
 

@@ -13,6 +13,7 @@ section 6) beside a delay-based one with a fixed threshold:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Protocol
 
 from harness.codecs.base import CodecFacts
@@ -54,6 +55,13 @@ def rate_control(settings: SenderSettings, facts: CodecFacts) -> RateControl | N
         max(settings.lowest_bps, least),
         min(settings.highest_bps or most, most),
     )
+
+
+def followed_bps(wanted_bps: Sequence[int], settings: SenderSettings) -> int:
+    """The one rate of a sender whose receivers would each have their own."""
+    if settings.follow == "mean":
+        return round(sum(wanted_bps) / len(wanted_bps))
+    return min(wanted_bps)
 
 
 class LossDelay:

@@ -35,6 +35,8 @@ nothing went from mouth to ear.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 from numpy.typing import NDArray
 
@@ -61,6 +63,7 @@ _FATES = np.array([fate.name.lower() for fate in Fate])
 _KINDS = np.array([kind.name.lower() for kind in Kind])
 _PURPOSES = np.array([purpose.name.lower() for purpose in Purpose])
 _NONE = -1
+_MATCHED_BY = ("seq", "size_bytes", "send_ns")
 _WORST_FIRST = np.array(
     [_NONE, Outcome.QUEUE, Outcome.LOST, Outcome.CORRUPTED, Outcome.DELIVERED], np.int64
 )
@@ -77,13 +80,16 @@ def join(
     facts: CodecFacts,
     t0_ns: int,
     reliable: bool = False,
+    beside: Sequence[Columns] = (),
 ) -> tuple[Columns, Columns]:
     """The ``packets`` and ``frames`` tables of one cell, without ``cell_id``.
 
     Arguments are columns as :mod:`harness.records` describes them; ``reliable`` is that of the
-    transport. A packet sent has exactly one row, a row of ``played_frames`` has one row.
+    transport. ``beside`` are the packets sent of the other streams that the link's log tells of,
+    and that the same process sent. A packet sent has exactly one row, a row of ``played_frames``
+    has one row.
     """
-    packets = _packets(sent_packets, received_packets, link_log, facts, t0_ns, reliable)
+    packets = _packets(sent_packets, received_packets, link_log, facts, t0_ns, reliable, beside)
     return packets, _frames(sent_frames, played_frames, facts, t0_ns)
 
 
@@ -119,6 +125,7 @@ def _packets(
     facts: CodecFacts,
     t0_ns: int,
     reliable: bool,
+    beside: Sequence[Columns],
 ) -> Columns:
     seq, send_ns = _ints(sent, "seq"), _ints(sent, "send_ns")
     total = len(seq)
@@ -141,7 +148,7 @@ def _packets(
     fate = np.where(refused, int(Fate.QUEUE), int(Fate.LATE if reliable else Fate.LOST))
     known = judgement != _NONE
     if link_log is not None and not reliable and not known.all():
-        outcome = _outcomes(sent, link_log)
+        outcome = _outcomes_among(sent, beside, link_log)
         logged = ~refused & (outcome != _NONE)
         fate[logged] = _BY_OUTCOME[outcome[logged]]
     fate[known] = _BY_VERDICT[judgement[known]]
@@ -160,6 +167,20 @@ def _packets(
         "fate": _FATES[fate],
         "purpose": _PURPOSES[sent["purpose"]],
     }
+
+
+def _outcomes_among(
+    sent: Columns, beside: Sequence[Columns], link_log: Columns
+) -> NDArray[np.int64]:
+    """The same as :func:`_outcomes`, where other streams' packets entered the link as well."""
+    if not beside:
+        return _outcomes(sent, link_log)
+    streams = (sent, *beside)
+    packets = {name: np.concatenate([_ints(one, name) for one in streams]) for name in _MATCHED_BY}
+    order = np.argsort(packets["send_ns"], kind="stable")
+    found = np.empty(len(order), np.int64)
+    found[order] = _outcomes({name: of[order] for name, of in packets.items()}, link_log)
+    return found[: len(sent["seq"])]
 
 
 def _outcomes(sent: Columns, link_log: Columns) -> NDArray[np.int64]:

@@ -5,6 +5,9 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+MOST_TRACKS = 16
+"""Streams that share a link in one cell."""
+
 
 @dataclass(frozen=True)
 class ReceiverSettings:
@@ -42,6 +45,7 @@ class SenderSettings:
       for one that would come too late. The sender sends it again (after RFC 4588).
     * ``adapt``: what the encoder's rate follows; ``loss-delay`` needs receiver reports, one every
       ``report_every_ns``, and stays between ``lowest_bps`` and ``highest_bps``.
+    * ``follow``: with several receivers, the lowest of the rates that suit them, or their mean.
     * ``reports``: both ends report every ``report_every_ns``, whatever else is set (RTCP).
     """
 
@@ -59,6 +63,7 @@ class SenderSettings:
     lowest_bps: int = 0
     highest_bps: int = 0
     reports: bool = False
+    follow: Literal["worst", "mean"] = "worst"
 
     @property
     def needs_feedback(self) -> bool:

@@ -238,6 +238,10 @@ class NetworkEntry(WrittenPair):
             anyOf=[{"enum": list(presets())}, {"type": "null"}]
         ),
     )
+    broadcast: Name | None = Field(
+        default=None,
+        description="networks that name the same one are links from one sender to its receivers",
+    )
     name: Name = Field(description="may be left out where there is only a preset")
 
     @model_validator(mode="before")
@@ -298,7 +302,9 @@ class NetworkEntry(WrittenPair):
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        configuration = {"pair": self.pair, "name": self.name}
+        configuration: dict[str, object] = {"pair": self.pair, "name": self.name}
+        if self.broadcast is not None:
+            configuration["broadcast"] = self.broadcast
         links = (self.both, self.forward, self.reverse)
         traces = [link.trace for link in links if isinstance(link, WrittenLink) and link.trace]
         if traces:  # a recording is hashed by its file: see canonical.py
@@ -580,6 +586,32 @@ class Scenario(Written):
             rules = "exclude" if self.exclude else "include"
             raise refuse([mistake("expected rules that leave a cell, got none left", rules)])
         return self
+
+    @model_validator(mode="after")
+    def _broadcasts_have_receivers(self) -> Scenario:
+        mistakes = []
+        for index, entry in enumerate(self.networks):
+            if entry.broadcast is None:
+                continue
+            if base_name(entry.name) != entry.name:
+                message = (
+                    "expected no broadcast in a swept network: one sender cannot serve its points"
+                )
+                mistakes.append(mistake(message, "networks", index, "broadcast"))
+            elif len(self.receivers_of(entry)) < 2:
+                message = (
+                    f'expected two networks or more with broadcast "{entry.broadcast}", got one'
+                )
+                mistakes.append(mistake(message, "networks", index, "broadcast"))
+        if mistakes:
+            raise refuse(mistakes)
+        return self
+
+    def receivers_of(self, network: NetworkEntry) -> tuple[NetworkEntry, ...]:
+        """The links of the broadcast that a network belongs to, whatever the rules; else none."""
+        if network.broadcast is None:
+            return ()
+        return tuple(one for one in self.networks if one.broadcast == network.broadcast)
 
     def keeps(self, cell: Combination) -> bool:
         """Whether the rules leave this combination; may say yes to what an utterance decides."""

@@ -14,7 +14,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema
 
 from harness.fields import BitrateBps, DurationNs
-from harness.media.settings import SenderSettings
+from harness.media.settings import MOST_TRACKS, SenderSettings
 from harness.scenario.mistakes import Written, mistake, refuse
 from harness.scenario.quantities import Delay, Mtu, Name, or_word
 from harness.transports.base import NAMES, QUIC_LEAST_MTU_BYTES, TransportSettings, WhenFull
@@ -39,6 +39,7 @@ _BESIDE: dict[str, tuple[Transport, ...]] = {
     "fec": _OWN_PACKETS,
     "nack": _ANSWERED,
     "adapt": _ANSWERED,
+    "tracks": ("udp", "rtp"),
 }
 """Which keys have a meaning where: RTP's payload formats neither fragment nor carry our redundancy,
 and on a stream nothing is lost, and nobody can answer."""
@@ -102,6 +103,9 @@ class Adapt(Written):
     )
     lowest: BitrateBps = Field(default=0, description="default: the codec's lowest")
     highest: BitrateBps | None = Field(default=None, description="default: the codec's highest")
+    follow: Literal["worst", "mean"] = Field(
+        default=_SENDER.follow, description="of the rates that suit each receiver of a broadcast"
+    )
 
     @model_validator(mode="before")
     @classmethod
@@ -159,6 +163,9 @@ class TransportEntry(Written):
         default=None, description="not on streams: ask again for what is missing"
     )
     adapt: Adapt | None = Field(default=None, description="not on streams: rate control")
+    tracks: int = Field(
+        default=1, ge=1, le=MOST_TRACKS, description="udp, rtp: streams side by side over one link"
+    )
     wire: Literal["harness", "bare", "encodec-udp-stream"] = Field(
         default=_SETTINGS.wire,
         description="tcp, websocket: with bare, a message is the codec's payload and nothing else;"
@@ -291,12 +298,20 @@ class TransportEntry(Written):
                 "report_every_ns": self.adapt.every,
                 "lowest_bps": self.adapt.lowest,
                 "highest_bps": self.adapt.highest or 0,
+                "follow": self.adapt.follow,
             }
         return SenderSettings(**given)
 
     @property
     def configuration(self) -> Mapping[str, object]:
-        return {"settings": self.settings, "sender": self.sender, "name": self.name}
+        configuration: dict[str, object] = {
+            "settings": self.settings,
+            "sender": self.sender,
+            "name": self.name,
+        }
+        if self.tracks > 1:
+            configuration["tracks"] = self.tracks
+        return configuration
 
     @classmethod
     def __get_pydantic_json_schema__(
@@ -323,6 +338,8 @@ def _name(given: Mapping[str, Any]) -> str:
         parts.append(f"nack{nack.retries}")
     if given["adapt"]:
         parts.append("adapt")
+    if given["tracks"] > 1:
+        parts.append(f"tracks{given['tracks']}")
     if given["wire"] != _SETTINGS.wire:
         parts.append(given["wire"])
     if in_flight := given["in_flight"]:

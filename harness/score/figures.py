@@ -40,6 +40,14 @@ def percentiles(values: ArrayLike, quantiles: Sequence[float]) -> list[float | N
     return [next(found) if len(data) >= samples_needed(q) else None for q in quantiles]
 
 
+def jains_index(shares: ArrayLike) -> float | None:
+    """Jain's fairness index (Jain, Chiu and Hawe 1984): (sum x)^2 / (n sum x^2), from 1/n where one
+    has all to 1 where all have the same. None where nobody has anything."""
+    data = np.asarray(shares, np.float64)
+    squares = len(data) * float((data**2).sum())
+    return float(data.sum()) ** 2 / squares if squares else None
+
+
 def interarrival_jitter(transits: ArrayLike) -> NDArray[np.float64]:
     """J after each packet but the first, of transit times in order of arrival.
 

@@ -246,6 +246,15 @@ METRICS: dict[str, Metric] = {
         "this project: set, codec payloads, frames on the wire",
         modes=("nominal", "payload", "wire"),
     ),
+    "fairness": Metric(
+        "Jain's index over streams that share a link: of the payload played in time, of the share"
+        " of frames played in time",
+        "",
+        "higher",
+        "Jain, Chiu and Hawe 1984",
+        _SHARE,
+        ("goodput", "in_time"),
+    ),
     "task_accuracy": Metric(
         "share of a sink's decisions on windows that agree with those on the clean reference: of"
         " those that a client was given, of all that were due",

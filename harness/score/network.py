@@ -42,7 +42,18 @@ def network_scores(packets: Table, frames: Table, cell: Mapping[str, Any]) -> li
             _known("bitrate", _number(cell.get(f"bitrate_{mode}_bps")), "not recorded", mode)
             for mode in METRICS["bitrate"].modes
         ),
+        *_fairness(cell),
     ]
+
+
+def _fairness(cell: Mapping[str, Any]) -> Iterable[Score]:
+    """Of a cell whose stream was not alone."""
+    if not isinstance(cell.get("tracks"), str):
+        return
+    tracks = json.loads(cell["tracks"])
+    for mode, key in (("goodput", "goodput_bps"), ("in_time", "in_time")):
+        index = figures.jains_index([track[key] for track in tracks])
+        yield _known("fairness", index, "no stream had a frame played in time", mode)
 
 
 def _media(packets: Table) -> Table:

@@ -105,6 +105,14 @@ CELLS = {
     "late_sends": Column("int", "", "frames encoded more than a frame behind schedule"),
     "packets_sent": Column("int", "", "media packets given to the socket"),
     "frames_total": Column("int", "", "media frames"),
+    "tracks": Column(
+        "json",
+        "",
+        "by stream that shared the link, the one of these tables first: packets_sent, _received,"
+        " _lost, _late; payload_bps, goodput_bps; in_time; mouth_to_ear_p50_ms;"
+        " concealment_ratio; null where there was one stream",
+        since=3,
+    ),
     "agent_facts": Column(
         "json", "", "boot_id, time namespace, priority, cpuset of both endpoints"
     ),

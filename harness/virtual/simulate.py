@@ -3,10 +3,11 @@ link's own model, with no socket, no thread and no waiting.
 
 Where nothing that the listener does reaches the sender (over TCP neither: a socket takes what it is
 given at once), a stream is simulated stage by stage, each event at its exact instant: all that is
-sent, all that the network makes of it, all that is played. Where the listener answers, both ends
-and both directions of the link take turns, whoever's next event is due first. The instants are
-those of ``endpoint/agent.py``: a sender that encodes for longer than a frame falls behind its
-schedule and catches up; the listener decodes in one thread, packets are stamped in another.
+sent, all that the network makes of it, all that is played. Where the listener answers, or streams
+share a link or a sender, all ends and all directions of links take turns, whoever's next event is
+due first. The instants are those of ``endpoint/agent.py``: a sender that encodes for longer than a
+frame falls behind its schedule and catches up; the listener decodes in one thread, packets are
+stamped in another.
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ from harness.media.wire import Wire
 from harness.network.link import LinkPair
 from harness.network.link_json import link_summary
 from harness.network.model import Ended, LinkModel
-from harness.records import LINK_LOG, Observed, from_rows
+from harness.records import LINK_LOG, Observed, TrackRecords, from_rows
 from harness.transports.base import TransportSettings
 from harness.virtual.compute import Compute, Spend
 from harness.virtual.tcp import TcpStream, require_validated, round_trip_ns
@@ -65,6 +66,10 @@ class Stream:
     sender: SenderSettings = field(default_factory=SenderSettings)
     assets: Mapping[str, Path] = field(default_factory=dict)
     """What the receiver's settings need."""
+    start_ns: int = 0
+    """Instant of the capture of its first sample."""
+    sender_seed: int | None = None
+    """Of what the sender's computing costs, where that is not ``seed``."""
 
 
 def _is_stream(stream: Stream) -> bool:
@@ -99,12 +104,12 @@ class Carried(NamedTuple):
     counts: dict[str, int]
 
 
-def simulate(stream: Stream) -> Observed:
+def simulate(stream: Stream, beside: Sequence[Stream] = ()) -> Observed:
     """What both ends and the link observe of a stream; a pure function unless its compute is
     ``measured``.
 
-    Raises CellFailed for a codec that breaks down, Unsupported for TCP on a network for which its
-    model is not validated.
+    Streams ``beside`` it share its link, and one process at either end. Raises CellFailed for a
+    codec that breaks down, Unsupported for TCP on a network for which its model is not validated.
     """
     datagrams = stream.transport.transport in ("udp", "rtp")
     if not datagrams and stream.transport.transport not in ("tcp", "websocket"):
@@ -117,17 +122,78 @@ def simulate(stream: Stream) -> Observed:
             "in_flight, queue and receive_queue are not modelled in virtual time, where a socket"
             " takes all at once; use a lab with real sockets (--lab netns or docker)"
         )
+    if not datagrams and (beside or stream.sender.needs_feedback):
+        raise Unsupported(
+            "nack, adapt and tracks need datagrams: reports have no way back on a stream"
+        )
+    if beside:
+        return _side_by_side([stream, *beside])
     sender, listener = _Speaker(stream), _Listener(stream)
     if stream.sender.needs_feedback:
-        if not datagrams:
-            raise Unsupported("nack and adapt need datagrams: reports have no way back on a stream")
-        carried = _converse(stream, sender, listener)
+        carried = _converse([stream], [sender], [listener])
     else:
         sender.send_all()
         carried = (_over_udp if datagrams else _over_tcp)(stream, sender.sent)
         listener.coming.extend(carried.arrivals)
         listener.play_all()
     listener.stop()
+    return _observed(stream, sender, listener, carried)
+
+
+def simulate_broadcast(branches: Sequence[Stream], heard: int) -> Observed:
+    """One sender, and a listener and a link for each of ``branches``, which differ in nothing else
+    but their seeds: what the listener number ``heard`` and its link observe.
+
+    What one listener says is heard by the sender that serves them all. Raises CellFailed, and
+    Unsupported for what is not made of datagrams.
+    """
+    if any(stream.transport.transport not in ("udp", "rtp") for stream in branches):
+        raise Unsupported("one sender to several receivers needs datagrams")
+    sender = _Speaker(branches[0], receivers=len(branches))
+    listeners = [_Listener(stream) for stream in branches]
+    links = [
+        (
+            _Way(stream, 0, [(sender.sent, listener.coming)]),
+            _Way(stream, 1, [(listener.said, heard_by_sender)]),
+        )
+        for stream, listener, heard_by_sender in zip(branches, listeners, sender.heard, strict=True)
+    ]
+    _take_turns([sender], [way for ways in links for way in ways], listeners)
+    for listener in listeners:
+        listener.stop()
+    return _observed(branches[heard], sender, listeners[heard], _carried(links[heard]))
+
+
+def _side_by_side(streams: Sequence[Stream]) -> Observed:
+    """Streams over one link, between a process that paces and one that plays all of them."""
+    sending, playing = Clock(), Clock()
+    senders = [_Speaker(stream, sending) for stream in streams]
+    listeners = [_Listener(stream, playing) for stream in streams]
+    carried = _converse(streams, senders, listeners)
+    for listener in listeners:
+        listener.stop()
+    tracks = tuple(
+        TrackRecords(
+            t0_ns=stream.start_ns,
+            sent_packets=sender.core.packets(),
+            sent_frames=sender.core.sent_frames(),
+            received_packets=listener.core.packets(),
+            played_frames=listener.core.frames(),
+            sender=sender.core.figures(),
+            receiver=listener.core.figures(),
+        )
+        for stream, sender, listener in zip(streams[1:], senders[1:], listeners[1:], strict=True)
+    )
+    return _observed(streams[0], senders[0], listeners[0], carried, tracks)
+
+
+def _observed(
+    stream: Stream,
+    sender: _Speaker,
+    listener: _Listener,
+    carried: Carried,
+    tracks: tuple[TrackRecords, ...] = (),
+) -> Observed:
     counters = {"log_drops": 0, "refused": 0, "in_flight": carried.in_flight, "t0_ns": 0}
     return Observed(
         t0_ns=0,
@@ -142,31 +208,34 @@ def simulate(stream: Stream) -> Observed:
         receiver=listener.core.figures(),
         link={"counters": counters},
         readback={"engine": "model", "seed": stream.seed, **link_summary(stream.pair)},
+        tracks=tracks,
     )
 
 
 class _Speaker:
     """The sender and its clock; ``sent`` are its packets with the instants at which they come to
-    the link."""
+    the link, ``heard`` is what comes back from each of its receivers."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, clock: Clock | None = None, receivers: int = 1) -> None:
         self.sent: list[Arrival] = []
-        self.heard: deque[Arrival] = deque()
-        self._clock = Clock()
+        self.heard: tuple[deque[Arrival], ...] = tuple(deque() for _ in range(receivers))
+        self._clock = clock or Clock()
         self._overheads = stream.compute.overheads
         self._stop_ns = stream.stop_ns
+        seed = stream.seed if stream.sender_seed is None else stream.sender_seed
         self.core = SenderCore(
             stream.codec.facts,
-            timed_encoder(stream.codec.encoder(), stream.compute, stream.seed, self._clock.spend),
+            timed_encoder(stream.codec.encoder(), stream.compute, seed, self._clock.spend),
             stream.stream_id,
             stream.pcm,
-            0,
+            stream.start_ns,
             None if _is_stream(stream) else stream.transport.mtu_bytes - IP_UDP_BYTES,
             self._send,
             self._clock.read,
             stream.sender,
             _wire_of(stream),
             gap_ns=stream.transport.gap_ns,
+            receivers=receivers,
         )
 
     def _send(self, packet: bytes) -> bool:
@@ -178,18 +247,20 @@ class _Speaker:
         """When :meth:`step` is due; NEVER_NS when it is done, or nobody waits any longer."""
         ready_ns = self.core.next_ready_ns()
         due_ns = NEVER_NS if ready_ns is None else ready_ns + self._overheads.wake_ns
-        if self.heard and self.heard[0][1] < due_ns:
-            due_ns = self.heard[0][1]
+        for heard in self.heard:
+            if heard and heard[0][1] < due_ns:
+                due_ns = heard[0][1]
         due_ns = max(due_ns, self._clock.now_ns)
         return due_ns if due_ns < self._stop_ns else NEVER_NS
 
     def step(self) -> None:
         """Hear what has come, or encode and send."""
         self._clock.now_ns = now_ns = self.due_ns()
-        if self.heard and self.heard[0][1] <= now_ns:
-            self.core.on_feedback(self.heard.popleft()[0])
-        else:
-            self.core.step()
+        for receiver, heard in enumerate(self.heard):
+            if heard and heard[0][1] <= now_ns:
+                self.core.on_feedback(heard.popleft()[0], receiver)
+                return
+        self.core.step()
 
     def send_all(self) -> None:
         """Everything, as nobody answers."""
@@ -199,10 +270,11 @@ class _Speaker:
 
 class _Datagram:
     """A packet on its way, in one frame or in IPv4 fragments that the receiver's kernel puts
-    together again."""
+    together again; it comes to ``coming``."""
 
-    def __init__(self, packet: bytes) -> None:
+    def __init__(self, packet: bytes, coming: list[Arrival] | deque[Arrival]) -> None:
         self.packet = packet
+        self.coming = coming
         self.sizes = wire_sizes(len(packet))
         self._came: set[int] = set()
 
@@ -224,12 +296,19 @@ class _Piece(NamedTuple):
 
 
 class _Way:
-    """One direction of the link, from socket to socket."""
+    """One direction of a link, from sockets to sockets; ``ends`` are what leaves each of them and
+    where it comes to."""
 
-    def __init__(self, stream: Stream, direction: int) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        direction: int,
+        ends: Sequence[tuple[list[Arrival], list[Arrival] | deque[Arrival]]],
+    ) -> None:
         link = stream.pair.reverse if direction else stream.pair.forward
         self._direction = direction
         self._model: LinkModel[_Piece] = LinkModel(link, f"{stream.seed}/{direction}")
+        self._ends = ends
         self._receive_ns = stream.compute.overheads.receive_ns
         self._offered = 0
         self._rows: list[tuple[int, tuple[int, ...]]] = []
@@ -239,29 +318,34 @@ class _Way:
     def in_flight(self) -> int:
         return self._model.in_flight
 
-    def next_ns(self) -> int:
+    def due_ns(self) -> int:
         """When something may come out; NEVER_NS when nothing is inside."""
         at_ns = self._model.next_ns()
         return NEVER_NS if at_ns is None else at_ns
 
-    def offer(self, packet: bytes, now_ns: int) -> None:
-        """One datagram enters, in order of time."""
-        datagram = _Datagram(packet)
-        self.ip_fragments += ip_fragments(len(packet))
-        for fragment, size_bytes in enumerate(datagram.sizes):
-            self._model.offer(_Piece(self._offered, datagram, fragment), size_bytes, now_ns)
-            self._offered += 1
+    def step(self) -> None:
+        """Let it come out."""
+        self.collect(self.due_ns())
 
-    def collect(self, now_ns: int) -> list[Arrival]:
-        """What has reached the socket by now: a checksum drops what a flipped bit has damaged."""
-        arrivals = []
+    def take(self) -> None:
+        """What leaves the ends enters, in order of time."""
+        for leaving, coming in self._ends:
+            for packet, now_ns in leaving:
+                datagram = _Datagram(packet, coming)
+                self.ip_fragments += ip_fragments(len(packet))
+                for fragment, size_bytes in enumerate(datagram.sizes):
+                    piece = _Piece(self._offered, datagram, fragment)
+                    self._model.offer(piece, size_bytes, now_ns)
+                    self._offered += 1
+
+    def collect(self, now_ns: int) -> None:
+        """What has reached a socket by now: a checksum drops what a flipped bit has damaged."""
         for end in self._model.collect(now_ns):
             order, datagram, fragment = end.packet
             self._rows.append((order, _log_rows(self._direction, [end])[0]))
             damaged = end.flip_bit is not None and end.flip_bit not in _SOURCE_MAC_BITS
             if end.out_ns >= 0 and not damaged and datagram.whole_with(fragment):
-                arrivals.append((datagram.packet, end.out_ns + self._receive_ns))
-        return arrivals
+                datagram.coming.append((datagram.packet, end.out_ns + self._receive_ns))
 
     def log(self) -> list[tuple[int, ...]]:
         """LINK_LOG rows in the order of entering, which is more than their instants tell."""
@@ -270,41 +354,49 @@ class _Way:
 
 def _over_udp(stream: Stream, sent: list[Arrival]) -> Carried:
     """One datagram a packet."""
-    way = _Way(stream, 0)
-    for packet, now_ns in sent:
-        way.offer(packet, now_ns)
-    arrivals = way.collect(NEVER_NS)
-    return Carried(arrivals, way.log(), way.in_flight, {"ip_fragments": way.ip_fragments})
+    arrivals: list[Arrival] = []
+    way = _Way(stream, 0, [(sent, arrivals)])
+    way.take()
+    way.collect(NEVER_NS)
+    return _carried([way], arrivals)
 
 
-def _converse(stream: Stream, sender: _Speaker, listener: _Listener) -> Carried:
-    """Both ends and both directions of the link, each event in its turn, until nothing is due."""
-    forward, reverse = _Way(stream, 0), _Way(stream, 1)
-    ways = ((forward, sender.sent, listener.coming), (reverse, listener.said, sender.heard))
+def _converse(
+    streams: Sequence[Stream], senders: Sequence[_Speaker], listeners: Sequence[_Listener]
+) -> Carried:
+    """Both ends of all streams, and both directions of the link that they share."""
+    pairs = list(zip(senders, listeners, strict=True))
+    forward = _Way(streams[0], 0, [(sender.sent, listener.coming) for sender, listener in pairs])
+    reverse = _Way(streams[0], 1, [(listener.said, sender.heard[0]) for sender, listener in pairs])
+    _take_turns(senders, [forward, reverse], listeners)
+    return _carried([forward, reverse])
+
+
+def _take_turns(
+    senders: Sequence[_Speaker], ways: Sequence[_Way], listeners: Sequence[_Listener]
+) -> None:
+    """Each event in its turn, until nothing is due."""
+    turns: list[_Speaker | _Way | _Listener] = [*senders, *ways, *listeners]
+    leaving = [*(sender.sent for sender in senders), *(one.said for one in listeners)]
     while True:
-        now_ns, turn = min(
-            (sender.due_ns(), 0),
-            (forward.next_ns(), 1),
-            (reverse.next_ns(), 2),
-            (listener.due_ns(), 3),
-        )
+        dues_ns = [one.due_ns() for one in turns]
+        now_ns = min(dues_ns)
         if now_ns == NEVER_NS:
-            break
-        if turn == 0:
-            sender.step()
-        elif turn == 3:
-            listener.step()
-        else:
-            way, _, coming = ways[turn - 1]
-            coming.extend(way.collect(now_ns))
-            continue
-        for way, leaving, _ in ways:
-            for packet, at_ns in leaving:
-                way.offer(packet, at_ns)
-            leaving.clear()
-    in_flight = forward.in_flight + reverse.in_flight
-    counts = {"ip_fragments": forward.ip_fragments}
-    return Carried([], [*forward.log(), *reverse.log()], in_flight, counts)
+            return
+        turn = turns[dues_ns.index(now_ns)]
+        turn.step()
+        if not isinstance(turn, _Way):
+            for way in ways:
+                way.take()
+            for packets in leaving:
+                packets.clear()
+
+
+def _carried(ways: Sequence[_Way], arrivals: list[Arrival] | None = None) -> Carried:
+    """By the directions of one link, the forward one first."""
+    log = [row for way in ways for row in way.log()]
+    counts = {"ip_fragments": ways[0].ip_fragments}
+    return Carried(arrivals or [], log, sum(way.in_flight for way in ways), counts)
 
 
 def _over_tcp(stream: Stream, sent: list[Arrival]) -> Carried:
@@ -343,10 +435,10 @@ def _log_rows(direction: int, ended: Sequence[Ended[Any]]) -> list[tuple[int, ..
 class _Listener:
     """The receiver, its clock, and what is ``coming`` to it in order of arrival."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, clock: Clock | None = None) -> None:
         self.coming: deque[Arrival] = deque()
         self.said: list[Arrival] = []
-        self._clock = Clock()
+        self._clock = clock or Clock()
         self._stop_ns = stream.stop_ns
         self._answers = stream.sender.needs_feedback
         self._overheads = overheads = stream.compute.overheads

@@ -35,6 +35,7 @@ def test_the_shipped_schema_is_current() -> None:
 def test_all_scenarios_are_shipped() -> None:
     assert [path.stem for path in SHIPPED] == [
         "agree",
+        "broadcast",
         "lyra",
         "matrix",
         "metrics",
@@ -43,6 +44,7 @@ def test_all_scenarios_are_shipped() -> None:
         "schedule",
         "smoke",
         "sweep",
+        "tracks",
     ]
 
 

@@ -18,7 +18,7 @@ from harness.store.tables import from_columns, to_pandas
 
 MS = 1_000_000
 AUDIO = {"pesq", "stoi", "plcmos", "dnsmos", "visqol", "lsd", "si_sdr"}
-OTHERS = {*AUDIO, *METRIC_NAMES, "e_model", "e_model_r"}
+OTHERS = {*AUDIO, *METRIC_NAMES, "e_model", "e_model_r", "fairness"}
 CELL: dict[str, Any] = {
     "codec_facts": json.dumps({"sample_rate_hz": 16_000, "frame_samples": 320}),
     "media_s": 0.2,
@@ -84,6 +84,19 @@ def test_every_network_metric_is_there_once(ten: dict[tuple[str, str], Score]) -
         assert set(row) == set(schema.SCORES) - {"cell_id"}
         assert (row["value"] is None) != (row["reason"] is None)
         assert row["unit"] == METRICS[row["metric"]].unit
+
+
+def test_fairness_is_of_streams_that_share_a_link() -> None:
+    tracks = [{"goodput_bps": 30_000.0, "in_time": 1.0}, {"goodput_bps": 10_000.0, "in_time": 1.0}]
+    cell = CELL | {"tracks": json.dumps(tracks)}
+    found = by_key(network_scores(*cell_tables(["played"], [10]), cell))
+    assert value(found, "fairness", "goodput") == pytest.approx(40_000**2 / (2 * 1_000_000_000))
+    assert value(found, "fairness", "in_time") == 1
+    nobody = [{"goodput_bps": 0.0, "in_time": 0.0}] * 2
+    found = by_key(
+        network_scores(*cell_tables(["lost"], [None]), CELL | {"tracks": json.dumps(nobody)})
+    )
+    assert found["fairness", "in_time"]["reason"] == "no stream had a frame played in time"
 
 
 def test_losses(ten: dict[tuple[str, str], Score]) -> None:
