@@ -169,7 +169,7 @@ def latency_bars(axes: Axes, parts: pd.DataFrame, labels: Sequence[str], longest
         left = left + width
     for place, total in enumerate(left.tolist()):
         axes.text(total + longest_ms * 0.015, place, f"{total:.0f}", va="center", fontsize=9)
-    axes.set_yticks(places, [_short(label) for label in labels])
+    axes.set_yticks(places, [shortened(label) for label in labels])
     axes.set_ylim(len(parts) - 0.5, -0.5)
     axes.set_xlim(0, longest_ms * 1.12)
     axes.tick_params(axis="y", length=0)
@@ -222,7 +222,7 @@ def fate_strips(
                 axes.broken_barh(
                     spans, (place - 0.36, 0.72), color=FATE_COLOURS[fate], linewidth=0.2
                 )
-    axes.set_yticks(np.arange(len(strips)), [_short(label) for label, _ in strips])
+    axes.set_yticks(np.arange(len(strips)), [shortened(label) for label, _ in strips])
     axes.set_ylim(len(strips) - 0.5, -0.5)
     axes.set_xlim(0, seconds)
     axes.tick_params(axis="y", length=0)
@@ -311,7 +311,7 @@ def _label_ends(axes: Axes, ends: Mapping[str, float], strokes: Mapping[str, Str
         axes.text(
             1.035,
             place,
-            _short(name, 19),
+            shortened(name, 19),
             transform=axes.transAxes,
             va="center",
             fontsize=9,
@@ -372,7 +372,7 @@ def forest(
             markersize=6.5,
             zorder=3,
         )
-    axes.set_yticks(np.arange(len(labels)), [_short(label) for label in labels])
+    axes.set_yticks(np.arange(len(labels)), [shortened(label) for label in labels])
     axes.set_ylim(len(labels) - 0.5, -0.5)
     axes.margins(x=0.08)
     axes.locator_params(axis="x", nbins=5)
@@ -434,7 +434,7 @@ def course_over_time(
     axes.set_ylabel(label)
 
 
-def _short(label: str, longest: int = 26) -> str:
+def shortened(label: str, longest: int = 26) -> str:
     """A label that leaves room for the drawing: its middle goes."""
     half = (longest - 1) // 2
     return label if len(label) <= longest else f"{label[:half]}…{label[-half:]}"

@@ -23,7 +23,18 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
-from harness.report import audio, figures, links, noise, plain, propagation, sections, tables
+from harness.report import (
+    adaptation,
+    audio,
+    figures,
+    legacy,
+    links,
+    noise,
+    plain,
+    propagation,
+    sections,
+    tables,
+)
 from harness.report.tables import BY_KEY, CONFIGURATION, FIGURES, Shown
 from harness.score.metrics import METRICS
 from harness.score.stats import MIN_CLUSTERS
@@ -190,6 +201,7 @@ class _Page:
         troubled = self._rows(tables.troubled(run), "lines of failed, invalid or unsupported cells")
         proof = tables.proof(run)
         condensed = proof["network"].isin(self.order.networks)
+        sending = adaptation.sent(self.shown)
         return {
             "run": self.row,
             "warnings": self._warnings(counts, verdicts),
@@ -219,6 +231,13 @@ class _Page:
             "noise": sections.noise_of(run, spread, self._name),
             "noise_limit": noise.LIMIT,
             "added": self.added,
+            "legacy": legacy.legacy_of(self.shown, self.order.networks, self._sorted, self._name),
+            "legacy_key": legacy.KEY,
+            "protection": adaptation.protection_of(
+                self.shown, sending, self.order.networks, self.order.transports
+            ),
+            "protection_cells": adaptation.MOST_CELLS,
+            "adaptation": self._adaptation(sending),
             "propagation": propagation.section(self.run_dir, self.colours),
             "unscored": self._unscored(),
             "min_clusters": MIN_CLUSTERS,
@@ -387,6 +406,13 @@ class _Page:
         if len(drawn) > MAX_PANELS:
             self.left_out.append(f"{len(drawn) - MAX_PANELS} of {len(drawn)} drawings of {what}.")
         return drawn[:MAX_PANELS]
+
+    def _adaptation(self, sending: pd.DataFrame) -> adaptation.Adaptation | None:
+        found = adaptation.adaptation_of(
+            self.shown, sending, self.order.networks, self.order.transports
+        )
+        drawn = self._drawings("rates over time", found.drawings) if found else []
+        return adaptation.Adaptation(drawn, found.key) if found else None
 
     def _listeners(self) -> list[tuple[str, str]]:
         pairs = set(zip(self.shown.cells["transport"], self.shown.cells["receiver"], strict=True))
@@ -634,6 +660,12 @@ def spread(low: Any, high: Any, digits: int = 2) -> str:
     return "" if _missing(low) else f"[{number(low, digits)}, {number(high, digits)}]"
 
 
+def signed(value: Any, digits: int = 2) -> str:
+    """Of a difference: with its sign."""
+    text = number(value, digits)
+    return text if text == NO_VALUE or text.startswith("−") else f"+{text}"
+
+
 def measure(value: Any) -> str:
     """A figure of any size: four significant digits."""
     return NO_VALUE if _missing(value) else f"{float(value):,.4g}"
@@ -665,6 +697,7 @@ def _environment() -> jinja2.Environment:
     made = plain.environment()
     made.filters |= {
         "number": number,
+        "signed": signed,
         "measure": measure,
         "short": short,
         "p_value": p_value,

@@ -196,6 +196,7 @@ def of_cells(tables: Tables, keep: pd.Series) -> Tables:
         _Lent(tables.packets_of, ids),
         _Lent(tables.frames_of, ids),
         tables.scores[tables.scores["cell_id"].isin(ids)],
+        tables.legacy[tables.legacy["cell_id"].isin(ids)],
     )
 
 
