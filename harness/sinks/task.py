@@ -91,6 +91,11 @@ class Outcome:
     scores: list[Score]
     decisions: list[Told]
 
+    @property
+    def decided_ns(self) -> list[int]:
+        """Instants of the replies to the stream's own client, in ns from t0."""
+        return [told.decided_ns for told in self.decisions if told.given_to == 0]
+
 
 def run_sink(settings: SinkSettings, stream: Stream, seed: int, cost: str) -> Outcome:
     """The figures of a sink on a cell that streamed. ``cost`` of a call: ``measured``; ``profile``,

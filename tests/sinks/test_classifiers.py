@@ -96,6 +96,25 @@ def test_wav2vec2_labels_are_the_checkpoints(checkpoint: Path) -> None:
     assert found.classify(windows * 0.1) == labels, "loudness is taken off"
 
 
+def test_wav2vec2_takes_the_names_that_older_checkpoints_have(
+    checkpoint: Path, tmp_path: Path
+) -> None:
+    from safetensors.torch import load_file, save_file
+
+    state = load_file(checkpoint / "model.safetensors")
+    older = {
+        key.replace("parametrizations.weight.original0", "weight_g").replace(
+            "parametrizations.weight.original1", "weight_v"
+        ): value
+        for key, value in state.items()
+    }
+    assert older.keys() != state.keys()
+    save_file(older, tmp_path / "model.safetensors")
+    (tmp_path / "config.json").write_bytes((checkpoint / "config.json").read_bytes())
+    windows = np.random.default_rng(5).normal(0, 0.1, (4, 2048)).astype(np.float32)
+    assert create(tmp_path).classify(windows) == create(checkpoint).classify(windows)
+
+
 def test_wav2vec2_without_a_checkpoint_says_how_to_get_it(tmp_path: Path) -> None:
     with pytest.raises(Unsupported, match=r"hf download alefiury/.*--local-dir"):
         wav2vec2_gender.create({})

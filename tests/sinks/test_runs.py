@@ -59,7 +59,7 @@ def test_a_run_has_the_figures_and_every_decision(tmp_path: Path) -> None:
     assert set(METRIC_NAMES) <= set(tables.scores["metric"])
     assert scores["task_accuracy", "due"] == 1, "nothing is lost, PCM is exact"
     # Window, jitter buffer and device; the batch waits 10 ms; then the model.
-    assert scores["time_to_decision", "p50"] == pytest.approx(64 + 70 + 10 + 1.28, abs=2)
+    assert scores["time_to_decision", "p50"] == pytest.approx(64 + 70 + 10 + 0.5, abs=2)
     with (directory / "decisions" / f"{cell['cell_id']}.csv").open(encoding="utf-8") as file:
         rows = list(csv.DictReader(file))
     assert len(rows) == scores["sink_windows", "due"]

@@ -51,7 +51,7 @@ def create() -> SileroVad:
 class SileroVad:
     """Labels: ``speech``, ``none``."""
 
-    real_time_factor = 0.01
+    real_time_factor = 0.004
 
     def __init__(self, session: Any) -> None:
         self._session = session

@@ -89,7 +89,8 @@ def _renamed(state: Mapping[str, Any]) -> dict[str, Any]:
 class Wav2Vec2Gender:
     """Labels are those of the checkpoint."""
 
-    real_time_factor = 1.0
+    real_time_factor = 3.6
+    """Of wav2vec2 large on windows of 128 ms; base takes a fifth of that."""
 
     def __init__(self, model: Any) -> None:
         import transformers
