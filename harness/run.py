@@ -31,10 +31,10 @@ from harness.report import write_report
 from harness.scenario import Metric, Scenario, config_sha256
 from harness.score import emodel
 from harness.score.legacy import legacy_rows
-from harness.score.metrics import Score
 from harness.score.network import network_scores
 from harness.score.pool import Scorer, ScoreTask
 from harness.score.quality import Measure, measures
+from harness.sinks.task import Outcome as Decided
 from harness.sinks.task import read, run_sink
 from harness.store import RunStore
 from harness.store.provenance import run_facts
@@ -530,16 +530,18 @@ def _score(store: RunStore, wanted: Scenario, weights: Weights, observer: Observ
             scores = [*future.result(), *network]
             if emodel.NAME in wanted.metrics:
                 scores += emodel.planning_scores(frames, row, concealment[row["receiver"]])
-            legacy = legacy_rows(wanted.legacy, packets, frames, row, network)
-            scores += decided.get(cell_id, ())
+            sink = decided.get(cell_id, Decided([], []))
+            scores += sink.scores
+            told = (packets, frames, row, [*network, *sink.scores], sink.decided_ns)
+            legacy = legacy_rows(wanted.legacy, *told)
             store.write_scores(cell_id, scores, legacy)
             observer.step(f"scored {row['codec']}/{row['network']}/{row['utterance']}")
 
 
 def _decide(
     store: RunStore, wanted: Scenario, rows: Sequence[Mapping[str, Any]], observer: Observer
-) -> dict[str, list[Score]]:
-    """The figures of sinks by cell, one after the other and before the scoring: what their
+) -> dict[str, Decided]:
+    """What sinks made of cells, one after the other and before the scoring: what their
     classifiers take is measured, so they have the machine to themselves."""
     sinks = {entry.name: entry.sink.settings for entry in wanted.receivers if entry.sink}
     listened = [row for row in rows if row["receiver"] in sinks]
@@ -558,6 +560,6 @@ def _decide(
         )
         outcome = run_sink(sinks[row["receiver"]], heard, int(row["seed"]), "measured")
         store.write_decisions(cell_id, outcome.decisions)
-        found[cell_id] = outcome.scores
+        found[cell_id] = outcome
         observer.step(f"classified {row['codec']}/{row['network']}/{row['utterance']}")
     return found

@@ -301,7 +301,7 @@ def _simulate(cell: Cell, stream: Stream, facts: CodecFacts) -> Observed:
 def _figures(cell: Cell, result: CellResult) -> tuple[list[Score], list[Legacy]]:
     """What needs no audio: scores, and what older systems would have printed."""
     scores = network_scores(result.packets, result.frames, result.row)
-    legacy = legacy_rows(_shared.legacy, result.packets, result.frames, result.row, scores)
+    decided_ns: list[int] = []
     if _shared.e_model:
         concealment = cell.receiver.settings.concealment
         scores += emodel.planning_scores(result.frames, result.row, concealment)
@@ -315,7 +315,9 @@ def _figures(cell: Cell, result: CellResult) -> tuple[list[Score], list[Legacy]]
         outcome = run_sink(cell.receiver.sink.settings, played, cell.seed, _shared.compute)
         _store().write_decisions(cell.cell_id, outcome.decisions)
         scores += outcome.scores
-    return scores, legacy
+        decided_ns = outcome.decided_ns
+    told = (result.packets, result.frames, result.row, scores, decided_ns)
+    return scores, legacy_rows(_shared.legacy, *told)
 
 
 @lru_cache(maxsize=_KEPT_CODECS)

@@ -63,6 +63,7 @@ class Stream:
     packets: Table
     frames: Table
     cell: Mapping[str, Any]
+    decided_ns: Sequence[int] = ()
 
     def counted(self, name: str, what: str) -> list[float | None]:
         """A list of the sender's. Raises NoScore where it counted none."""
@@ -101,26 +102,30 @@ def legacy_rows(
     frames: Table,
     cell: Mapping[str, Any],
     scores: Sequence[Score],
+    decided_ns: Sequence[int] = (),
 ) -> list[Legacy]:
     """Rows of ``legacy`` for one cell that streamed: all estimators of ``systems`` (keys of
-    ``SYSTEMS``). Arguments as of :func:`harness.score.network.network_scores`, and what that made.
+    ``SYSTEMS``). Arguments as of :func:`harness.score.network.network_scores`; ``scores`` are what
+    that made, with those of a sink, if one listened, and ``decided_ns`` its decisions for the
+    stream's client, relative to t0.
     """
-    stream = Stream(packets, frames, cell)
+    stream = Stream(packets, frames, cell, decided_ns)
     known = {(score["metric"], score["mode"]): score for score in scores}
     return [
-        _row(system, estimator, stream, known[estimator.truth])
+        _row(system, estimator, stream, known.get(estimator.truth))
         for system in systems
         for estimator in SYSTEMS[system].estimators
     ]
 
 
-def _row(system: str, estimator: Estimator, stream: Stream, truth: Score) -> Legacy:
+def _row(system: str, estimator: Estimator, stream: Stream, truth: Score | None) -> Legacy:
     value, reason, note = None, None, None
     try:
         value, note = estimator.compute(stream)
     except NoScore as missing:
         reason = str(missing)
-    happened = truth["value"]
+    happened = truth["value"] if truth else None
+    metric, mode = estimator.truth
     return Legacy(
         system=system,
         estimator=estimator.name,
@@ -129,9 +134,9 @@ def _row(system: str, estimator: Estimator, stream: Stream, truth: Score) -> Leg
         reason=reason,
         note=note,
         truth=None if happened is None else happened * estimator.scale,
-        truth_metric=truth["metric"],
-        truth_mode=truth["mode"],
-        truth_reason=truth["reason"],
+        truth_metric=metric,
+        truth_mode=mode,
+        truth_reason=truth["reason"] if truth else "no classifier listened to this cell",
     )
 
 
@@ -185,20 +190,15 @@ def _cumulative(stream: Stream) -> Printed:
 
 
 def _next_reply(stream: Stream) -> Printed:
-    counted = stream.counted("ack_rtt_ns", "replies")
-    send_ns = _numbers(stream.packets, "send_ns")
-    send_ns = np.sort(send_ns[np.asarray(stream.packets["purpose"], str) == "media"])
-    if len(counted) != len(send_ns):
-        raise NoScore(f"expected a reply or null per packet, got {len(counted)} of {len(send_ns)}")
-    rtt_ns = np.array([np.nan if ns is None else ns for ns in counted], np.float64)
-    replies_ns = (send_ns + rtt_ns)[~np.isnan(rtt_ns)]
+    send_ns = np.sort(_numbers(stream.packets, "send_ns"))
+    replies_ns = np.array(stream.decided_ns, np.float64)
     if not len(replies_ns):
-        raise NoScore("no reply came")
+        raise NoScore("no reply came: no classifier listened to this cell, or it decided nothing")
     latest = np.searchsorted(send_ns, replies_ns, side="right") - 1
-    mistaken = int((latest != np.flatnonzero(~np.isnan(rtt_ns))).sum())
-    latency_ms = float((replies_ns - send_ns[latest]).mean()) / NS_PER_MS
-    note = f"{mistaken} of {len(replies_ns)} replies were taken for another chunk's"
-    return Printed(latency_ms, note if mistaken else None)
+    since_ns = (replies_ns - send_ns[np.maximum(latest, 0)])[latest >= 0]
+    after = int((replies_ns > send_ns[-1]).sum())
+    note = f"{after} of {len(replies_ns)} replies came when all was sent" if after else None
+    return Printed(float(since_ns.mean()) / NS_PER_MS, note)
 
 
 def _numbers(table: Table, column: str) -> NDArray[np.float64]:
@@ -315,9 +315,10 @@ SYSTEMS: Mapping[str, System] = {
         (
             Estimator(
                 *("latency", "ms"),
-                "mean time from the last chunk sent to the next reply; replies carry no id, so one"
-                " that took longer than a chunk is taken for a later chunk's",
-                *(_DELAY, 1.0),
+                "mean time from the last chunk sent to the next reply (without the reply's own way"
+                " back); replies carry no id, so one that took longer than a chunk is taken for a"
+                " later chunk's",
+                *(("time_to_decision", "p50"), 1.0),
                 _next_reply,
             ),
             Estimator(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from typing import Any, get_args
 
 import numpy as np
@@ -18,7 +19,12 @@ FACTS = {"frame_samples": 16_000, "sample_rate_hz": 16_000, "nominal_bitrate_bps
 
 
 def rows_of(
-    *systems: str, count: int = 8, transit_ms: float = 300, seed: int = 5, **sender: Any
+    *systems: str,
+    count: int = 8,
+    transit_ms: float = 300,
+    seed: int = 5,
+    decided_ns: Sequence[int] = (),
+    **sender: Any,
 ) -> dict[tuple[str, str], dict[str, Any]]:
     """Of a stream of ``count`` chunks of 1 s and 1000 bytes, sent 10 ms after they were full, each
     encoded in 20 ms."""
@@ -63,7 +69,7 @@ def rows_of(
         "bitrate_wire_bps": 17_900.0,
     }
     scores = network_scores(packets, frames, cell)
-    found = legacy_rows(systems, packets, frames, cell, scores)
+    found = legacy_rows(systems, packets, frames, cell, scores, decided_ns)
     return {(row["system"], row["estimator"]): dict(row) for row in found}
 
 
@@ -90,12 +96,8 @@ def test_the_websocket_prints_the_round_trip_of_what_was_answered_within_a_secon
 
 
 def test_what_was_not_counted_is_not_made_up() -> None:
-    rows = rows_of("websocket-wavtokenizer", "tcp-esc", "websocket-classifier")
-    for key in (
-        ("websocket-wavtokenizer", "latency"),
-        ("tcp-esc", "send_time"),
-        ("websocket-classifier", "latency"),
-    ):
+    rows = rows_of("websocket-wavtokenizer", "tcp-esc")
+    for key in (("websocket-wavtokenizer", "latency"), ("tcp-esc", "send_time")):
         assert rows[key]["value"] is None
         assert "does not count" in rows[key]["reason"]
     none_within = rows_of("websocket-wavtokenizer", ack_rtt_ns=[2 * NS_PER_S] * 8)
@@ -142,11 +144,15 @@ def test_a_system_without_a_metric_prints_its_setting() -> None:
 
 
 def test_a_reply_without_an_id_is_taken_for_that_of_the_latest_chunk() -> None:
-    prompt = rows_of("websocket-classifier", ack_rtt_ns=[600 * NS_PER_MS] * 8)
-    slow = rows_of("websocket-classifier", ack_rtt_ns=[2_600 * NS_PER_MS] * 8)
-    row = prompt["websocket-classifier", "latency"]
-    assert (row["value"], row["note"]) == (600.0, None)
-    row = slow["websocket-classifier", "latency"]
-    # Of the last two chunks no later one was sent: their replies are taken right, or nearly so.
-    assert row["value"] == pytest.approx((6 * 600 + 1600 + 2600) / 8)
-    assert row["note"] == "7 of 8 replies were taken for another chunk's"
+    # Chunks leave at 1.01, 2.01 ... 8.01 s.
+    prompt = [sent * NS_PER_S + 610 * NS_PER_MS for sent in range(1, 9)]
+    row = rows_of("websocket-classifier", decided_ns=prompt)["websocket-classifier", "latency"]
+    assert row["value"] == pytest.approx(600)
+    assert row["note"] == "1 of 8 replies came when all was sent"
+    slow = [ns + 2 * NS_PER_S for ns in prompt[:6]]  # each two chunks late: nobody can tell
+    row = rows_of("websocket-classifier", decided_ns=slow)["websocket-classifier", "latency"]
+    assert row["value"] == pytest.approx(600)
+    assert (row["truth"], row["truth_reason"]) == (None, "no classifier listened to this cell")
+    row = rows_of("websocket-classifier")["websocket-classifier", "latency"]
+    assert row["value"] is None
+    assert "no reply came" in row["reason"]
