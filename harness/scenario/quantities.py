@@ -43,6 +43,11 @@ def or_word(schema: JsonSchemaValue, word: JsonSchemaValue) -> JsonSchemaValue:
     return {"anyOf": [{"type": "string", **word}, schema]}
 
 
+def or_number(schema: JsonSchemaValue, most: int) -> JsonSchemaValue:
+    """The schema of a mapping that may also be a single number, from 1 on."""
+    return {"anyOf": [{"type": "integer", "minimum": 1, "maximum": most}, schema]}
+
+
 Patterns = Annotated[
     tuple[str, ...],
     BeforeValidator(lambda value: (value,) if isinstance(value, str) else value),

@@ -16,7 +16,7 @@ from pydantic_core import CoreSchema
 from harness.fields import BitrateBps, DurationNs
 from harness.media.settings import MOST_TRACKS, SenderSettings
 from harness.scenario.mistakes import Written, mistake, refuse
-from harness.scenario.quantities import Delay, Mtu, Name, or_word
+from harness.scenario.quantities import Delay, Mtu, Name, or_number, or_word
 from harness.transports.base import NAMES, QUIC_LEAST_MTU_BYTES, TransportSettings, WhenFull
 from harness.transports.base import Name as Transport
 from harness.units import NS_PER_MS, NS_PER_S, format_bitrate, format_duration, format_size
@@ -58,6 +58,12 @@ class Repeat(Written):
     def _from_count(cls, value: Any) -> Any:
         return {"count": value} if isinstance(value, int) and not isinstance(value, bool) else value
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return or_number(handler(core_schema), 8)
+
 
 class Fec(Written):
     """Parity payloads over groups of frames (after RFC 5109 and RFC 8627)."""
@@ -93,6 +99,12 @@ class Nack(Written):
             {"retries": value} if isinstance(value, int) and not isinstance(value, bool) else value
         )
 
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return or_number(handler(core_schema), 10)
+
 
 class Adapt(Written):
     """The encoder's rate follows the network (after draft-ietf-rmcat-gcc-02)."""
@@ -119,6 +131,12 @@ class Adapt(Written):
             message = f"expected at least lowest ({limit}), got {format_bitrate(self.highest)}"
             raise refuse([mistake(message, "highest")])
         return self
+
+    @classmethod
+    def __get_pydantic_json_schema__(
+        cls, core_schema: CoreSchema, handler: GetJsonSchemaHandler
+    ) -> JsonSchemaValue:
+        return or_word(handler(core_schema), {"enum": ["loss-delay"]})
 
 
 class Queue(Written):

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from harness.codecs import params_class
+from harness.codecs import names, params_class
 from harness.errors import EXIT_BAD_INPUT, ScenarioError
 from harness.media.settings import ReceiverSettings
 from harness.network.link import (
@@ -354,10 +354,10 @@ exclude:
             's.yaml:6: $.codecs[1].bitrate: expected a bitrate such as "24kbit", '
             'got "24 potato" (units: bit, kbit, mbit, gbit)',
             "s.yaml:7: $.codecs[1].bitrat: expected a known key (codec, name, rate, bitrate, "
-            "frame, application, complexity, vbr, fec, expected_loss, deep_plc), "
+            "frame, application, complexity, vbr, fec, expected_loss, deep_plc, dred), "
             'got "bitrat"; did you mean "bitrate"?',
             's.yaml:8: $.codecs[1].frame: expected a duration such as "20ms", got 20',
-            "s.yaml:9: $.codecs[2]: expected a codec (pcm, g711, g722, opus, aac, encodec), "
+            f"s.yaml:9: $.codecs[2]: expected a codec ({', '.join(names())}), "
             'got "opsu"; did you mean "opus"?',
             's.yaml:10: $.transports[1]: expected "udp", "rtp", "quic-datagram", "quic-stream", '
             '"webrtc", "tcp" or "websocket", got "upd"; '

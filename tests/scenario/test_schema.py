@@ -34,17 +34,20 @@ def test_the_shipped_schema_is_current() -> None:
 
 def test_all_scenarios_are_shipped() -> None:
     assert [path.stem for path in SHIPPED] == [
+        "adaptation",
         "agree",
         "broadcast",
         "lyra",
         "matrix",
         "metrics",
         "opus-recovery",
+        "protection",
         "reference",
         "schedule",
         "smoke",
         "sweep",
         "tracks",
+        "transports",
     ]
 
 
