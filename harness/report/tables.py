@@ -101,6 +101,14 @@ FIGURES = (
 )  # fmt: skip
 OPTIONAL = (
     Shown(
+        "fairness", "Fairness", "fairness", "goodput", "", "", "higher", 1, 3,
+        "Jain's index over the goodput of the tracks on one link; 1 is equal shares",
+    ),
+    Shown(
+        "fairness_in_time", "Fairness in time", "fairness", "in_time", "", "", "higher", 1, 3,
+        "Jain's index over the share of each track's frames that were played in time",
+    ),
+    Shown(
         "task", "Task accuracy", "task_accuracy", "due", "played", "%", "higher", 100, 1,
         "share of the decisions due that a sink's client was given and that agree with the clean"
         " reference's",
@@ -178,7 +186,7 @@ OPTIONAL = (
         "the same as a MOS; 4.41 at best",
     ),
 )  # fmt: skip
-"""Figures that a scenario asked for beside those; shown where it did."""
+"""Figures beside those, of what a scenario asked for; shown where it did."""
 BY_KEY = {figure.key: figure for figure in (*FIGURES, *OPTIONAL)}
 MAX_FATE_CELLS = 60
 """Cells of a network and transport whose packets are looked at for :func:`fates`."""
