@@ -145,6 +145,16 @@ def test_a_stalled_host_does_not_condemn_the_link() -> None:
     assert [f for f in prove(LinkPair(link, Link()), log) if f.ok is False] == []
 
 
+@pytest.mark.parametrize(("apart_us", "ok"), [(50, True), (500, False)])
+def test_packets_of_a_burst_may_be_stamped_in_another_order(apart_us: int, ok: bool) -> None:
+    """Two cores that stamp what one sender sends each have a queue of their own."""
+    log = log_of(Link(10 * MS))
+    stamped_late = np.arange(len(log["in_ns"])) % 2 == 0
+    log["in_ns"] = np.repeat(log["in_ns"][::2], 2) + stamped_late * apart_us * 1000
+    log["out_ns"] = np.repeat(log["out_ns"][::2], 2) + ~stamped_late * 12 * MS
+    assert by_name(Link(10 * MS, rate=RATE), log)["reordering"].ok is ok
+
+
 def test_no_packets_at_all_is_a_failure_forward_only() -> None:
     figures = prove(LinkPair(Link(), Link()), from_rows(LINK_LOG, []))
     assert [(f.direction, f.ok) for f in figures] == [("forward", False)]

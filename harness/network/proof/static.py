@@ -21,6 +21,9 @@ DELAY_FLOOR_MS = 1.0
 DELAY_FLOOR_SHARE = 0.02
 RATE_TOLERANCE = 0.05
 REORDER_SLACK = 0.01
+REORDER_FLOOR_NS = NS_PER_MS // 10
+"""Packets of a burst that entered closer together than this may have been stamped by two cores,
+each with a queue of its own in the kernel: in which order they entered is not known."""
 MIN_PACKETS = 20
 MIN_BURSTS = 3
 MIN_WINDOWS = 3
@@ -190,8 +193,8 @@ def reordering(link: Link, sample: Sample) -> Figure | None:
     if link.jitter_ns:
         return None  # jitter reorders, by the spacing of the packets
     out = sample.out & ~sample.copies
-    order = np.argsort(sample.out_ns[out], kind="stable")
-    late = order < np.maximum.accumulate(order)
+    entered_ns = sample.in_ns[out][np.argsort(sample.out_ns[out], kind="stable")]
+    late = np.maximum.accumulate(entered_ns) - entered_ns > REORDER_FLOOR_NS
     share = float(late.mean()) if len(late) else 0.0
     return judged(
         "reordering", 0.0, share, REORDER_SLACK, "share", note="RFC 4737 reordered packets"
