@@ -28,8 +28,8 @@ _VOCODER_SECONDS = 12
 _VOCODERS = frozenset({"codec2"})
 """Their output keeps the loudness of the input, and no waveform."""
 TOLERANCES = {"libopus": 2, "libspeex": 2, "opencore-amr": 1, "libcodec2": 10}
-"""Samples, by library; all others: 0. SILK and Speex keep the spectrum rather than the waveform, the
-post-filter of AMR tilts it, and a vocoder's envelope is made of a model every 10 to 40 ms."""
+"""Samples, by library; all others: 0. SILK and Speex keep the spectrum rather than the waveform,
+AMR's post-filter tilts it, and a vocoder's envelope is made of a model every 10 to 40 ms."""
 
 
 @dataclass(frozen=True)
