@@ -85,6 +85,7 @@ def usual() -> Iterator[tuple[str, dict[str, Any]]]:
         yield "lyra", {"bitrate": bitrate}
     for overlap in (0, 60, 600, 3_000):
         yield "encodec-chunks", {"bitrate": 12_000, "overlap": overlap, "weights": "random"}
+    yield "encodec-48k", {"weights": "random"}
     yield "opus", {"deep_plc": True}
     yield "opus", {"dred": 1000 * _MS, "expected_loss": 0.3}
     for bitrate in (1_500, 3_000, 6_000, 12_000, 24_000):

@@ -125,11 +125,19 @@ def test_a_damaged_profile_is_refused_by_name(tmp_path: Path, damage) -> None:
         load(path)
 
 
+ONLY_STOOD_IN_FOR = {"mimi", "snac", "dac", "esc", "wavtokenizer"}
+"""Their random models are smaller than the real ones, whose cost theirs would belie."""
+
+
 def test_the_shipped_profile_knows_every_codec_and_says_where_it_is_from() -> None:
     shipped = load(SHIPPED)
     assert shipped.provenance["cpu"]
     for kind in codecs.names():
-        shipped.timing(kind, params(kind), 20 * MS)
+        if kind in ONLY_STOOD_IN_FOR:
+            with pytest.raises(Unsupported, match="compute: measured"):
+                shipped.timing(kind, params(kind), 20 * MS)
+        else:
+            shipped.timing(kind, params(kind), 20 * MS)
 
 
 def test_recording_measures_every_call() -> None:
