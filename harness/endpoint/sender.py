@@ -29,6 +29,7 @@ from harness.media.wire import HARNESS, Wire
 from harness.records import SENT_FRAMES, SENT_PACKETS, Columns, from_rows
 from harness.units import samples_to_ns
 
+_MEDIA = int(Purpose.MEDIA)  # to look it up in its enum takes longer than to send it
 _HISTORY = 512
 """Packets kept for retransmission: five seconds of 10 ms frames."""
 
@@ -187,13 +188,13 @@ class SenderCore:
         if self._settings.interleave > 1:
             self._interleave(frame, protected, last)
         else:
-            self._pace(self._packets(Purpose.MEDIA, frame, protected, last), now_ns)
+            self._pace(self._packets(_MEDIA, frame, protected, last), now_ns)
         if self._parity is not None:
             for parity in self._parity.add(payload, last):
                 first = frame - frame % self._settings.fec_data
                 self._pace(self._packets(Purpose.PARITY, first, parity, end=False), now_ns)
 
-    def _packets(self, purpose: Purpose, frame: int, payload: bytes, end: bool) -> list[Packet]:
+    def _packets(self, purpose: int, frame: int, payload: bytes, end: bool) -> list[Packet]:
         packets = packetise(
             payload,
             stream_id=self._stream_id,
@@ -208,15 +209,15 @@ class SenderCore:
         return packets
 
     def _pace(self, packets: list[Packet], now_ns: int) -> None:
+        if not self._gap_ns and not self._outbox:
+            for packet in packets:
+                self._transmit(packet)
+            return
         if self._outbox:  # nothing overtakes what waits
             now_ns = max(now_ns, self._outbox[-1][0] + self._gap_ns)
         elif packets:
             self._transmit(packets[0])
             packets, now_ns = packets[1:], now_ns + self._gap_ns
-        if not self._gap_ns and not self._outbox:
-            for packet in packets:
-                self._transmit(packet)
-            return
         self._outbox.extend((now_ns + n * self._gap_ns, p) for n, p in enumerate(packets))
 
     def _interleave(self, frame: int, payload: bytes, last: bool) -> None:
@@ -234,7 +235,7 @@ class SenderCore:
         if slot not in self._slots:
             return []
         frame, payload = self._slots.pop(slot)
-        return self._packets(Purpose.MEDIA, frame, payload, frame == self.frames - 1)
+        return self._packets(_MEDIA, frame, payload, frame == self.frames - 1)
 
     def _transmit(self, packet: Packet) -> None:
         data = self._wire.pack(packet)
@@ -242,19 +243,10 @@ class SenderCore:
         taken_ns = sent_ns if self._send(data) else -1
         if self._blocking:
             self._released_ns = self._clock()
-        self._packet_rows.append(
-            (
-                packet.seq,
-                packet.frame,
-                packet.fragment,
-                packet.fragments,
-                len(data),
-                taken_ns,
-                packet.purpose,
-            )
-        )
-        if packet.purpose == Purpose.MEDIA:
-            self._frame_rows[packet.frame][4] = sent_ns
+        _, seq, frame, fragment, fragments, _, _, purpose, _ = packet
+        self._packet_rows.append((seq, frame, fragment, fragments, len(data), taken_ns, purpose))
+        if purpose == _MEDIA:
+            self._frame_rows[frame][4] = sent_ns
             self._media_sent += 1
             if self._settings.needs_feedback:
                 self._history[packet.seq] = packet

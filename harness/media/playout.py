@@ -56,7 +56,7 @@ from harness.units import NS_PER_MS, NS_PER_S, samples_to_ns
 # Looking a member up in its enum takes longer than all else that is done with a verdict.
 _USED, _DUPLICATE, _LATE = Verdict.USED, Verdict.DUPLICATE, Verdict.LATE
 _UNDECODABLE, _INCOMPLETE, _FOREIGN = Verdict.UNDECODABLE, Verdict.INCOMPLETE, Verdict.FOREIGN
-_SPARE, _MEDIA = Verdict.SPARE, Purpose.MEDIA
+_SPARE, _MEDIA, _PARITY = Verdict.SPARE, int(Purpose.MEDIA), int(Purpose.PARITY)
 _DECODED = Kind.DECODED
 _INT16 = np.dtype(np.int16)
 _ALIKE = 0.8
@@ -134,7 +134,7 @@ class ReceiverCore:
         if packet.stream_id != self._stream_id:
             self._packets.append([0, -1, 0, recv_ns, _FOREIGN])
         elif frame >= self._total or (
-            packet.end != (frame == self._total - 1) and packet.purpose != Purpose.PARITY
+            packet.end != (frame == self._total - 1) and packet.purpose != _PARITY
         ):
             self._packets.append([0, -1, 0, recv_ns, _UNDECODABLE])
         else:
@@ -150,7 +150,7 @@ class ReceiverCore:
                 media_ns = self._media_ns(packet.frame)
                 self._reporter.add(packet.seq, packet.frame, media_ns, recv_ns)
             return self._keep(packet, index, recv_ns)
-        if packet.purpose == Purpose.PARITY:
+        if packet.purpose == _PARITY:
             return self._keep_parity(packet, index, recv_ns)
         if packet.purpose == Purpose.REPORT:
             if self._reporter is None or len(packet.payload) != REPORT_TIMES.size:

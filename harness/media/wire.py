@@ -24,6 +24,7 @@ from harness.media import feedback
 from harness.media.feedback import Nack, Report
 from harness.media.packet import ForeignPacket, Packet, Purpose
 
+_LAST_PURPOSE = int(max(Purpose))
 _MAGIC = 0xA1  # 0xA0 and the version
 _END = 0x01
 _HEAD = struct.Struct(">BBBBIII")
@@ -75,7 +76,7 @@ class HarnessWire:
         if fragment >= fragments:
             raise ValueError(f"fragment {fragment} of {fragments}")
         purpose = flags >> 1
-        if purpose > Purpose.REPORT:
+        if purpose > _LAST_PURPOSE:
             raise ValueError(f"unknown purpose {purpose}")
         end = bool(flags & _END)
         return Packet(stream_id, seq, frame, fragment, fragments, end, payload, purpose)

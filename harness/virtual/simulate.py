@@ -253,9 +253,9 @@ class _Speaker:
         due_ns = max(due_ns, self._clock.now_ns)
         return due_ns if due_ns < self._stop_ns else NEVER_NS
 
-    def step(self) -> None:
-        """Hear what has come, or encode and send."""
-        self._clock.now_ns = now_ns = self.due_ns()
+    def step(self, now_ns: int) -> None:
+        """Hear what has come, or encode and send; at :meth:`due_ns`."""
+        self._clock.now_ns = now_ns
         for receiver, heard in enumerate(self.heard):
             if heard and heard[0][1] <= now_ns:
                 self.core.on_feedback(heard.popleft()[0], receiver)
@@ -264,8 +264,8 @@ class _Speaker:
 
     def send_all(self) -> None:
         """Everything, as nobody answers."""
-        while self.due_ns() != NEVER_NS:
-            self.step()
+        while (due_ns := self.due_ns()) != NEVER_NS:
+            self.step(due_ns)
 
 
 class _Datagram:
@@ -280,6 +280,8 @@ class _Datagram:
 
     def whole_with(self, fragment: int) -> bool:
         """Take a fragment that came: True where it is the last that was missing."""
+        if len(self.sizes) == 1:
+            return True
         self._came.add(fragment)
         if len(self._came) < len(self.sizes):
             return False
@@ -323,16 +325,17 @@ class _Way:
         at_ns = self._model.next_ns()
         return NEVER_NS if at_ns is None else at_ns
 
-    def step(self) -> None:
-        """Let it come out."""
-        self.collect(self.due_ns())
+    def step(self, now_ns: int) -> None:
+        """Let it come out; at :meth:`due_ns`."""
+        self.collect(now_ns)
 
     def take(self) -> None:
         """What leaves the ends enters, in order of time."""
         for leaving, coming in self._ends:
             for packet, now_ns in leaving:
                 datagram = _Datagram(packet, coming)
-                self.ip_fragments += ip_fragments(len(packet))
+                if len(datagram.sizes) > 1:
+                    self.ip_fragments += ip_fragments(len(packet))
                 for fragment, size_bytes in enumerate(datagram.sizes):
                     piece = _Piece(self._offered, datagram, fragment)
                     self._model.offer(piece, size_bytes, now_ns)
@@ -340,9 +343,11 @@ class _Way:
 
     def collect(self, now_ns: int) -> None:
         """What has reached a socket by now: a checksum drops what a flipped bit has damaged."""
+        direction = self._direction
         for end in self._model.collect(now_ns):
             order, datagram, fragment = end.packet
-            self._rows.append((order, _log_rows(self._direction, [end])[0]))
+            row = (direction, end.in_ns, end.out_ns, end.size_bytes, end.outcome)
+            self._rows.append((order, row))
             damaged = end.flip_bit is not None and end.flip_bit not in _SOURCE_MAC_BITS
             if end.out_ns >= 0 and not damaged and datagram.whole_with(fragment):
                 datagram.coming.append((datagram.packet, end.out_ns + self._receive_ns))
@@ -384,7 +389,7 @@ def _take_turns(
         if now_ns == NEVER_NS:
             return
         turn = turns[dues_ns.index(now_ns)]
-        turn.step()
+        turn.step(now_ns)
         if not isinstance(turn, _Way):
             for way in ways:
                 way.take()
@@ -469,9 +474,9 @@ class _Listener:
             return NEVER_NS
         return max(self._clock.now_ns, min(due_ns, self._stop_ns))
 
-    def step(self) -> None:
-        """Take what has come by now; play and answer if that is due."""
-        self._clock.now_ns = self.due_ns()
+    def step(self, now_ns: int) -> None:
+        """Take what has come by now; play and answer if that is due. At :meth:`due_ns`."""
+        self._clock.now_ns = now_ns
         self._take_all()
         pull_ns = self.core.next_pull_ns()
         if (
@@ -489,8 +494,8 @@ class _Listener:
 
     def play_all(self) -> None:
         """Everything, as all that will ever come is known."""
-        while self.due_ns() != NEVER_NS:
-            self.step()
+        while (due_ns := self.due_ns()) != NEVER_NS:
+            self.step(due_ns)
 
     def stop(self) -> None:
         """Nobody waits any longer."""
