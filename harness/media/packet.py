@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import struct
 from enum import IntEnum
+from functools import lru_cache
 from typing import NamedTuple
 
 from harness.errors import Unsupported
@@ -59,11 +60,12 @@ class Packet(NamedTuple):
     """Of the payload that this may be a fragment of, for formats that tell; 0 where none told."""
 
 
-def wire_sizes(packet_bytes: int) -> list[int]:
+@lru_cache(maxsize=4096)
+def wire_sizes(packet_bytes: int) -> tuple[int, ...]:
     """Sizes of the Ethernet frames that carry one UDP datagram: a frame, or its IPv4 fragments."""
     whole, last = divmod(packet_bytes + UDP_BYTES - 1, IP_FRAGMENT_BYTES)
     headers = IP_UDP_BYTES - UDP_BYTES + ETHERNET_BYTES
-    return [headers + IP_FRAGMENT_BYTES] * whole + [headers + last + 1]
+    return (headers + IP_FRAGMENT_BYTES,) * whole + (headers + last + 1,)
 
 
 def ip_fragments(packet_bytes: int) -> int:

@@ -272,20 +272,22 @@ class _Datagram:
     """A packet on its way, in one frame or in IPv4 fragments that the receiver's kernel puts
     together again; it comes to ``coming``."""
 
+    __slots__ = ("_came", "coming", "packet", "sizes")
+
     def __init__(self, packet: bytes, coming: list[Arrival] | deque[Arrival]) -> None:
         self.packet = packet
         self.coming = coming
         self.sizes = wire_sizes(len(packet))
-        self._came: set[int] = set()
+        self._came: set[int] | None = None
 
     def whole_with(self, fragment: int) -> bool:
         """Take a fragment that came: True where it is the last that was missing."""
         if len(self.sizes) == 1:
             return True
-        self._came.add(fragment)
+        self._came = {fragment, *(self._came or ())}
         if len(self._came) < len(self.sizes):
             return False
-        self._came.clear()  # copies of all of them are a datagram once more
+        self._came = None  # copies of all of them are a datagram once more
         return True
 
 
