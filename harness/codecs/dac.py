@@ -28,8 +28,9 @@ from harness.codecs.allowed import OneOf
 from harness.codecs.chunked import ChunkedCodec, LengthOrShare, Samples
 from harness.codecs.models import seeded, weights
 from harness.codecs.models.bits import Codes
+from harness.codecs.models.ready import weights_file
 from harness.codecs.models.tokens import TokenModel
-from harness.errors import AssetError, Unsupported
+from harness.errors import AssetError
 from harness.fields import FrequencyHz
 from harness.units import format_frequency
 
@@ -90,19 +91,13 @@ def create(params: Params, assets: Mapping[str, Path]) -> ChunkedCodec:
 
     Raises Unsupported where a package is missing, AssetError where the weights are not DAC's.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Unsupported(f"DAC needs {', '.join(missing)}: {_REMEDY}")
-    name = _weights_name(params.rate)
-    if params.weights == "real" and name not in assets:
-        raise AssetError(f"DAC with real weights needs the asset {name!r}; fetch it")
+    file = weights_file("DAC", _NEEDED, _REMEDY, params.weights, _weights_name(params.rate), assets)
     import torch
 
-    torch.set_num_threads(1)
     layout = params.layout()
     available = _CODEBOOKS[params.rate]
     model = TokenModel(
-        tokeniser=_tokeniser(params.rate, assets[name] if params.weights == "real" else None),
+        tokeniser=_tokeniser(params.rate, file),
         name="DAC",
         chunk_samples=layout.chunk_samples,
         padded_samples=layout.chunk_samples,

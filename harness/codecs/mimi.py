@@ -33,7 +33,7 @@ from harness.codecs import base
 from harness.codecs.base import CodecFacts, Pcm
 from harness.codecs.models import bits, seeded, weights
 from harness.codecs.models.bits import Codes
-from harness.errors import AssetError, Unsupported
+from harness.codecs.models.ready import weights_file
 
 _WEIGHTS = "mimi"
 _RATE_HZ = 24_000
@@ -73,15 +73,10 @@ def create(params: Params, assets: Mapping[str, Path]) -> MimiCodec:
 
     Raises Unsupported where a package is missing, AssetError where the weights are not Mimi's.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Unsupported(f"Mimi needs {', '.join(missing)}: {_REMEDY}")
-    if params.weights == "real" and _WEIGHTS not in assets:
-        raise AssetError(f"Mimi with real weights needs the asset {_WEIGHTS!r}; fetch it")
+    file = weights_file("Mimi", _NEEDED, _REMEDY, params.weights, _WEIGHTS, assets)
     import torch
 
-    torch.set_num_threads(1)
-    model = _model(assets[_WEIGHTS] if params.weights == "real" else None)
+    model = _model(file)
     facts = CodecFacts(
         sample_rate_hz=_RATE_HZ,
         frame_samples=_FRAME_SAMPLES,

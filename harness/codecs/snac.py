@@ -27,8 +27,8 @@ from harness.codecs import base, chunked
 from harness.codecs.chunked import ChunkedCodec, LengthOrShare, Samples
 from harness.codecs.models import seeded, weights
 from harness.codecs.models.bits import Codes
+from harness.codecs.models.ready import weights_file
 from harness.codecs.models.tokens import TokenModel
-from harness.errors import AssetError, Unsupported
 
 _WEIGHTS = "snac-24khz"
 _RATE_HZ = 24_000
@@ -72,17 +72,12 @@ def create(params: Params, assets: Mapping[str, Path]) -> ChunkedCodec:
 
     Raises Unsupported where a package is missing, AssetError where the weights are not SNAC's.
     """
-    missing = [name for name in _NEEDED if importlib.util.find_spec(name) is None]
-    if missing:
-        raise Unsupported(f"SNAC needs {', '.join(missing)}: {_REMEDY}")
-    if params.weights == "real" and _WEIGHTS not in assets:
-        raise AssetError(f"SNAC with real weights needs the asset {_WEIGHTS!r}; fetch it")
+    file = weights_file("SNAC", _NEEDED, _REMEDY, params.weights, _WEIGHTS, assets)
     import torch
 
-    torch.set_num_threads(1)
     layout = params.layout()
     model = TokenModel(
-        tokeniser=_tokeniser(assets[_WEIGHTS] if params.weights == "real" else None),
+        tokeniser=_tokeniser(file),
         name="SNAC",
         chunk_samples=layout.chunk_samples,
         padded_samples=layout.chunk_samples,

@@ -225,7 +225,7 @@ class _Speaker:
         seed = stream.seed if stream.sender_seed is None else stream.sender_seed
         self.core = SenderCore(
             stream.codec.facts,
-            timed_encoder(stream.codec.encoder(), stream.compute, seed, self._clock.spend),
+            _timed_encoder(stream.codec.encoder(), stream.compute, seed, self._clock.spend),
             stream.stream_id,
             stream.pcm,
             stream.start_ns,
@@ -453,7 +453,7 @@ class _Listener:
         self.core = ReceiverCore(
             stream.receiver,
             stream.codec.facts,
-            TimedDecoder(stream.codec.decoder(), stream.compute, stream.seed, self._clock.spend),
+            _TimedDecoder(stream.codec.decoder(), stream.compute, stream.seed, self._clock.spend),
             stream.stream_id,
             frame_count(len(stream.pcm), stream.codec.facts),
             self._clock.read,
@@ -509,7 +509,7 @@ class _Listener:
             self.core.on_packet(*self.coming.popleft())
 
 
-def timed_encoder(encoder: Encoder, compute: Compute, seed: int, spend: Spend) -> Encoder:
+def _timed_encoder(encoder: Encoder, compute: Compute, seed: int, spend: Spend) -> Encoder:
     """An encoder whose calls take virtual time; it can change its rate if the other can."""
     timed = _TimedEncoder(encoder, compute, seed, spend)
     if (set_bitrate := getattr(encoder, "set_bitrate", None)) is not None:
@@ -527,7 +527,7 @@ class _TimedEncoder:
         return self._encode(pcm)
 
 
-class TimedDecoder:
+class _TimedDecoder:
     """A decoder whose calls take virtual time."""
 
     def __init__(self, decoder: Decoder, compute: Compute, seed: int, spend: Spend) -> None:
