@@ -26,8 +26,6 @@ from harness.media.settings import SenderSettings
 _PARITY = struct.Struct(">BBB")
 _LENGTH = struct.Struct(">H")
 _GROUPS_KEPT = 8
-MOST_BLOCKS = 255
-"""Frames and parity payloads of a group, together."""
 
 
 def wrap(payload: bytes, older: Sequence[bytes]) -> bytes:

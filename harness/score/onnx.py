@@ -21,9 +21,16 @@ def run(model: Path, inputs: Mapping[str, NDArray[np.float32]]) -> NDArray[np.fl
 @lru_cache(maxsize=4)
 def _session(model: Path) -> Any:
     try:
-        import onnxruntime
+        return session(model)
     except ImportError as error:
         raise NoScore(f"onnxruntime is missing ({error}): pip install onnxruntime") from error
+
+
+def session(model: Path) -> Any:
+    """An inference session of its own. Raises ImportError without onnxruntime, and whatever that
+    raises for a file that is no model: its errors have no common base."""
+    import onnxruntime
+
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = options.inter_op_num_threads = 1
     options.use_deterministic_compute = True

@@ -23,7 +23,7 @@ from typing import Any, NamedTuple
 from harness.codecs.base import Codec, Decoder, Encoder, Pcm
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import Unsupported
-from harness.media.packet import IP_UDP_BYTES, ip_fragments, wire_sizes
+from harness.media.packet import IP_UDP_BYTES, wire_sizes
 from harness.media.playout import ReceiverCore
 from harness.media.rtp import wire_of
 from harness.media.settings import ReceiverSettings, SenderSettings
@@ -337,7 +337,7 @@ class _Way:
             for packet, now_ns in leaving:
                 datagram = _Datagram(packet, coming)
                 if len(datagram.sizes) > 1:
-                    self.ip_fragments += ip_fragments(len(packet))
+                    self.ip_fragments += len(datagram.sizes)
                 for fragment, size_bytes in enumerate(datagram.sizes):
                     piece = _Piece(self._offered, datagram, fragment)
                     self._model.offer(piece, size_bytes, now_ns)

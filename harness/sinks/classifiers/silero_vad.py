@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness.errors import AssetError, Unsupported
+from harness.score import onnx
 from harness.sinks.settings import RATE_HZ
 
 _STEP, _CONTEXT = 512, 64
@@ -28,21 +29,16 @@ _REMEDY = "pip install onnxruntime && pip install --no-deps silero-vad"
 
 def create() -> SileroVad:
     """Raises Unsupported without the packages, AssetError for a model that is damaged."""
-    try:
-        import onnxruntime
-    except ImportError as error:
-        raise Unsupported(f"silero-vad needs onnxruntime ({error}): {_REMEDY}") from error
     found = find_spec("silero_vad")  # only found: the package itself would import torch
     if found is None or found.origin is None:
         raise Unsupported(f"silero-vad is not installed: {_REMEDY}")
     model = Path(found.origin).parent / _MODEL
     if not model.is_file():
         raise Unsupported(f"silero-vad {version('silero-vad')} lacks {_MODEL}: {_REMEDY}")
-    options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = options.inter_op_num_threads = 1
-    options.use_deterministic_compute = True
     try:
-        session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+        session = onnx.session(model)
+    except ImportError as error:
+        raise Unsupported(f"silero-vad needs onnxruntime ({error}): {_REMEDY}") from error
     except Exception as error:  # its errors have no common base
         raise AssetError(f"{model}: not a model that can be read: {error}") from error
     return SileroVad(session)
