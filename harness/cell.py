@@ -8,17 +8,19 @@ did not do what was asked, whose sender fell behind its schedule or whose clocks
 from __future__ import annotations
 
 import json
+import os
 import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
 from harness.codecs.base import CodecFacts, Pcm
+from harness.control import Channel
 from harness.endpoint.sender import frame_count
 from harness.errors import HarnessError, Unsupported
 from harness.labs.base import Pair
@@ -163,6 +165,21 @@ def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm) -> Impaired:
     return Impaired(trace, fit(trace, packet_clock(facts, len(pcm))), pcm)
 
 
+def impaired_alike(cells: Sequence[Cell], facts: CodecFacts, pcm: Pcm) -> list[Impaired]:
+    """What each receiver of one sender meets: the same audio, over its own link.
+
+    Raises what :func:`impaired` raises, and Unsupported where recordings end the audio for some
+    of them earlier than for others.
+    """
+    met = [impaired(cell, facts, pcm) for cell in cells]
+    if len({len(one.pcm) for one in met}) > 1:
+        raise Unsupported(
+            f"broadcast: {cells[0].network.broadcast} has recordings that end at different times;"
+            " write end: loop beside the shorter traces"
+        )
+    return met
+
+
 def packet_clock(facts: CodecFacts, samples: int) -> PacketClock:
     """When the packets of so much input are due."""
     return PacketClock(
@@ -179,6 +196,38 @@ def tracks_of(cell: Cell, facts: CodecFacts, samples: int) -> list[Track]:
     return tracks_beside(cell.transport.tracks, cell.stream_id, cell.seed, samples, facts)
 
 
+def served(cell: Cell) -> tuple[Cell, ...]:
+    """What its sender serves at once in a lab with sockets: all receivers of its broadcast, where
+    the stream is one of datagrams; else the cell alone."""
+    at_once = TRANSPORTS[cell.transport.settings.transport].bare and cell.transport.tracks == 1
+    return cell.listeners if at_once else (cell,)
+
+
+def together(cells: Iterable[Cell]) -> list[list[Cell]]:
+    """Cells to be streamed at once, as one sender serves them; the others by themselves."""
+    found: dict[tuple[object, ...], list[Cell]] = {}
+    for cell in cells:
+        key: tuple[object, ...] = (cell.cell_id,)
+        if len(served(cell)) > 1:
+            entries = (cell.codec, cell.transport, cell.receiver)
+            names = (entry.name for entry in entries)
+            key = (cell.network.broadcast, *names, cell.item.id, cell.repetition)
+        found.setdefault(key, []).append(cell)
+    return list(found.values())
+
+
+def hears_others(cell: Cell) -> bool:
+    """Whether its sender acts on what other receivers of its broadcast say.
+
+    Raises Unsupported where it should, and they cannot be served at once.
+    """
+    if not cell.branches or not cell.transport.sender.needs_feedback:
+        return False
+    if len(served(cell)) == 1:
+        raise Unsupported("nack and adapt in a broadcast need datagrams, and one track")
+    return True
+
+
 def longest_ns(cell: Cell, facts: CodecFacts, met: Impaired) -> int:
     """From t0 to when nobody waits for the stream any longer."""
     settings = cell.receiver.settings
@@ -193,31 +242,46 @@ def longest_ns(cell: Cell, facts: CodecFacts, met: Impaired) -> int:
     )
 
 
+Told = tuple[dict[str, Any], Columns]
+"""An agent's figures and records."""
+
+
+@dataclass(frozen=True)
+class Leg:
+    """One receiver of a stream: its cell, and the pair whose link leads to it."""
+
+    cell: Cell
+    pair: Pair
+    row: Mapping[str, Any]
+    """What :func:`describe` gave; its ``link`` is the engine."""
+
+
 def stream(
-    cell: Cell,
-    pair: Pair,
-    row: Mapping[str, Any],
+    legs: Sequence[Leg],
     facts: CodecFacts,
     pcm: Pcm,
     assets: Mapping[str, str],
     budget: CpuBudget,
-) -> CellResult:
-    """Run one cell on a pair. Raises CellFailed, Unsupported, BadInput; the pair is then to be
-    closed.
+) -> list[CellResult]:
+    """Run the cells that one sender serves (see :func:`served`), each on a pair; the sender is that
+    of the first, with sockets in the network namespaces of the others.
 
-    ``row`` is what :func:`describe` gave; its ``link`` is the engine.
+    Raises CellFailed, Unsupported, BadInput; the pairs are then to be closed.
     ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,).
     """
-    if cell.branches:
-        raise Unsupported(
-            f"broadcast: {cell.network.broadcast} needs a receiver for each of"
-            f" {len(cell.branches)} links, and this lab has one; use --lab virtual"
-        )
     began = monotonic_ns()
-    met = impaired(cell, facts, pcm)
-    tracks = tracks_of(cell, facts, len(met.pcm))
-    applied, _ = pair.link.call(
-        "apply", {"link": link_to_json(met.pair), "engine": row["link"], "seed": cell.seed}
+    cell, pairs = legs[0].cell, [leg.pair for leg in legs]
+    hears_others(cell)  # or says why not
+    met = impaired_alike([leg.cell for leg in legs], facts, pcm)
+    tracks = tracks_of(cell, facts, len(met[0].pcm))
+    links, receivers = [pair.link for pair in pairs], [pair.receiver for pair in pairs]
+    applied = _each(
+        links,
+        "apply",
+        [
+            {"link": link_to_json(one.pair), "engine": leg.row["link"], "seed": leg.cell.seed}
+            for leg, one in zip(legs, met, strict=True)
+        ],
     )
     job = {
         "cell_id": cell.cell_id,
@@ -227,45 +291,80 @@ def stream(
         "transport": asdict(cell.transport.settings),
         "receiver": asdict(cell.receiver.settings),
         "sender": asdict(cell.transport.sender),
-        "input_samples": len(met.pcm),
-        "host": pair.receiver_host,
+        "input_samples": len(met[0].pcm),
         "seed": cell.seed,
         "tracks": [asdict(track) for track in tracks],
     }
-    ready, _ = pair.receiver.call("prepare_receiver", {"job": job}, timeout_s=cell.timeout_s)
-    prepared, _ = pair.sender.call(
-        "prepare_sender",
-        {"job": job, "port": ready["port"], "track_ports": ready["track_ports"]},
-        {"pcm": met.pcm},
-        timeout_s=cell.timeout_s,
-    )
-    share = (prepared["frame_cost_ns"] + ready["frame_cost_ns"]) / facts.frame_ns
-    with budget.claim(share + BASE_SHARE):
-        pair.link.call("start")  # returns when what the ends said to each other is through
+    jobs = [{"job": {**job, "host": pair.receiver_host}} for pair in pairs]
+    ready = _each(receivers, "prepare_receiver", jobs, cell.timeout_s)
+    prepared = _prepared_sender(legs, jobs, ready, met[0].pcm)
+    cost_ns = prepared["frame_cost_ns"] + sum(one["frame_cost_ns"] for one in ready)
+    with budget.claim(cost_ns / facts.frame_ns + BASE_SHARE * len(legs)):
+        _each(links, "start")  # returns when what the ends said to each other is through
         t0_ns = monotonic_ns() + LEAD_NS
-        pair.link.call("start", {"t0_ns": t0_ns})
-        order = {"t0_ns": t0_ns, "stop_ns": t0_ns + longest_ns(cell, facts, met)}
-        pair.receiver.ask("run", order)
-        pair.sender.ask("run", order)
-        sent, sent_columns = pair.sender.answer(cell.timeout_s)
-        received, received_columns = pair.receiver.answer(cell.timeout_s)
-        for end in (pair.sender, pair.receiver):
-            end.call("close")  # what is still on its way is reset, and the link runs empty
-        counted, link_log = pair.link.call("collect", timeout_s=cell.timeout_s)
-    sent_beside, received_beside = sent.pop("tracks", []), received.pop("tracks", [])
-    observed = Observed(
+        _each(links, "start", [{"t0_ns": t0_ns}] * len(legs))
+        longest = max(longest_ns(leg.cell, facts, one) for leg, one in zip(legs, met, strict=True))
+        order = {"t0_ns": t0_ns, "stop_ns": t0_ns + longest}
+        for end in (*receivers, pairs[0].sender):
+            end.ask("run", order)
+        sent = _told(pairs[0], "sender", cell.timeout_s)
+        received = [_told(pair, "receiver", cell.timeout_s) for pair in pairs]
+        for pair in pairs:
+            for end in (pair.sender, pair.receiver):
+                end.call("close")  # what is still on its way is reset, and the link runs empty
+        for link in links:
+            link.ask("collect")
+        collected = [_told(pair, "link", cell.timeout_s) for pair in pairs]
+    wall_s = (monotonic_ns() - began) / NS_PER_S
+    results = []
+    for number, (leg, one) in enumerate(zip(legs, met, strict=True)):
+        ends = (_sent_to(number, sent), received[number], collected[number])
+        observed = _observed(t0_ns, tracks, *ends, applied[number]["readback"])
+        result = written_up(leg.cell, leg.row, facts, one, observed)
+        results.append(replace(result, row={**result.row, "wall_s": wall_s}))
+    return results
+
+
+def _told(pair: Pair, role: Literal["sender", "receiver", "link"], timeout_s: float) -> Told:
+    """What an agent answers, with what it said of itself."""
+    channel: Channel = getattr(pair, role)
+    figures, columns = channel.answer(timeout_s)
+    return pair.facts[role] | figures, columns
+
+
+def _sent_to(receiver: int, sent: Told) -> Told:
+    """What a sender tells of one of its receivers."""
+    figures, columns = sent
+    if "to" not in figures:
+        return sent
+    packets = _part(columns, f"to{receiver}.packets")
+    own = {f"packets.{name}": column for name, column in packets.items()}
+    return figures | figures["to"][receiver], columns | own
+
+
+def _observed(
+    t0_ns: int,
+    tracks: Sequence[Track],
+    sender: Told,
+    receiver: Told,
+    link: Told,
+    readback: dict[str, Any],
+) -> Observed:
+    """What the three agents tell, put together."""
+    (sent, sent_columns), (received, received_columns) = sender, receiver
+    return Observed(
         t0_ns=t0_ns,
         sent_packets=_part(sent_columns, "packets"),
         sent_frames=_part(sent_columns, "frames"),
         received_packets=_part(received_columns, "packets"),
         played_frames=_part(received_columns, "frames"),
-        link_log=link_log,
+        link_log=link[1],
         media=received_columns["media"].astype(np.int16),
         played=received_columns["played"].astype(np.int16),
-        sender=pair.facts["sender"] | sent,
-        receiver=pair.facts["receiver"] | received,
-        link=pair.facts["link"] | counted,
-        readback=applied["readback"],
+        sender=_of_first(sent),
+        receiver=_of_first(received),
+        link=link[0],
+        readback=readback,
         tracks=tuple(
             TrackRecords(
                 t0_ns=t0_ns + track.start_ns,
@@ -273,14 +372,55 @@ def stream(
                 sent_frames=_part(sent_columns, f"track{number}.frames"),
                 received_packets=_part(received_columns, f"track{number}.packets"),
                 played_frames=_part(received_columns, f"track{number}.frames"),
-                sender=sent_beside[number - 1],
-                receiver=received_beside[number - 1],
+                sender=sent["tracks"][number - 1],
+                receiver=received["tracks"][number - 1],
             )
             for number, track in enumerate(tracks, start=1)
         ),
     )
-    result = written_up(cell, row, facts, met, observed)
-    return replace(result, row={**result.row, "wall_s": (monotonic_ns() - began) / NS_PER_S})
+
+
+def _of_first(figures: dict[str, Any]) -> dict[str, Any]:
+    """Without those of other tracks and of other receivers."""
+    return {name: value for name, value in figures.items() if name not in ("tracks", "to")}
+
+
+def _each(
+    channels: Sequence[Channel],
+    op: str,
+    arguments: Sequence[dict[str, Any]] | None = None,
+    timeout_s: float = 30.0,
+) -> list[dict[str, Any]]:
+    """The same of several agents at a time."""
+    for channel, asked in zip(channels, arguments or [{}] * len(channels), strict=True):
+        channel.ask(op, asked)
+    return [channel.answer(timeout_s)[0] for channel in channels]
+
+
+def _prepared_sender(
+    legs: Sequence[Leg],
+    jobs: Sequence[dict[str, Any]],
+    ready: Sequence[dict[str, Any]],
+    pcm: Pcm,
+) -> dict[str, Any]:
+    """The first pair's sender, with a way to every receiver."""
+    first, *others = zip(legs, jobs, ready, strict=True)
+    with ExitStack() as borrowed:
+        files = []
+        for leg, job, at in others:
+            asked = {name: job["job"][name] for name in ("host", "transport")}
+            lent, _ = leg.pair.sender.call("lend", {**asked, "port": at["port"]})
+            files += lent["files"]
+            borrowed.callback(os.close, files[-1])
+        leg, job, at = first
+        ports = {"port": at["port"], "track_ports": at["track_ports"]}
+        prepared, _ = leg.pair.sender.call(
+            "prepare_sender",
+            {**job, **ports, "files": files},
+            {"pcm": pcm},
+            timeout_s=leg.cell.timeout_s,
+        )
+    return prepared
 
 
 def written_up(

@@ -5,7 +5,8 @@ and says hello. It never touches the measured network.
 
 Wire format, both ways: u32 header length, u32 columns length (big-endian), JSON header, npz.
 A request's header is ``{"op": name, ...}``; a reply's is ``{"ok": true, ...}`` or
-``{"ok": false, "error": text, "kind": exception class}``.
+``{"ok": false, "error": text, "kind": exception class}``. Where a header says ``"files": n``, one
+byte follows that carries n open files (SCM_RIGHTS, unix(7)).
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from harness.records import Columns, pack, unpack
 _HEAD = struct.Struct(">II")
 _LARGEST = 512 * 1024 * 1024
 _GLANCE_S = 0.5
+_CARRIER = b"\0"
 Handler = Callable[[dict[str, Any], Columns], tuple[dict[str, Any], Columns]]
 
 
@@ -35,18 +37,30 @@ class Channel:
         self._socket = sock
 
     def send(self, header: dict[str, Any], columns: Columns | None = None) -> None:
+        """``files`` in the header are descriptors; the peer gets its own of them."""
+        files = header.get("files", ())
+        if files:
+            header = {**header, "files": len(files)}
         text = json.dumps(header).encode()
         block = pack(columns) if columns else b""
         self._socket.sendall(_HEAD.pack(len(text), len(block)) + text + block)
+        if files:
+            socket.send_fds(self._socket, [_CARRIER], files)
 
     def receive(self, deadline: float | None = None) -> tuple[dict[str, Any], Columns]:
-        """The next message. Raises EOFError when the peer is gone, TimeoutError at ``deadline``
-        (time.monotonic seconds)."""
+        """The next message; its ``files`` are descriptors, the caller's to close.
+
+        Raises EOFError when the peer is gone, TimeoutError at ``deadline`` (time.monotonic
+        seconds).
+        """
         header_size, block_size = _HEAD.unpack(self._exactly(_HEAD.size, deadline))
         if header_size + block_size > _LARGEST:
             raise EOFError("the peer does not speak the control protocol")
         header = json.loads(self._exactly(header_size, deadline))
-        return header, unpack(self._exactly(block_size, deadline))
+        columns = unpack(self._exactly(block_size, deadline))
+        if header.get("files"):
+            _, header["files"], _, _ = socket.recv_fds(self._socket, 1, header["files"])
+        return header, columns
 
     def call(
         self,

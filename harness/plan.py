@@ -17,7 +17,7 @@ from __future__ import annotations
 import heapq
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
 from functools import cached_property
 from itertools import product
@@ -84,6 +84,15 @@ class Cell:
     def sender_seed(self) -> int:
         """Of what the sender's computing costs: one for all receivers of a broadcast."""
         return self.branches[0].seed if self.branches else self.seed
+
+    @property
+    def listeners(self) -> tuple[Cell, ...]:
+        """A cell for each receiver of its broadcast, in the order of ``branches``; else itself."""
+        mine = self.network.name
+        return tuple(
+            self if network.name == mine else replace(self, network=network, seed=seed)
+            for network, seed in ((branch.network, branch.seed) for branch in self.branches)
+        ) or (self,)
 
     @property
     def stream_id(self) -> int:

@@ -11,16 +11,26 @@ import os
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
-from contextlib import ExitStack, suppress
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Protocol
 
 from harness import assets, codecs, scenario
-from harness.cell import CellResult, CpuBudget, describe, facts_of, stream, without_streaming
+from harness.cell import (
+    CellResult,
+    CpuBudget,
+    Leg,
+    describe,
+    facts_of,
+    served,
+    stream,
+    together,
+    without_streaming,
+)
 from harness.codecs.base import CodecFacts, Pcm
 from harness.errors import BadInput, CellFailed, HarnessError, MachineCannot, Unsupported
 from harness.labs.base import Lab, Pair, session
@@ -299,20 +309,19 @@ class _Matrix:
         before = self._store.finished()
         whole = {cell_id for cell_id, status in before.items() if status != "failed"}
         todo = _left(cells, whole, self._observer)
-        side_by_side = min(self.jobs, max(1, len(todo)))
+        streams = together(todo)
+        side_by_side = min(self.jobs, max(1, len(streams)))
         pool = ThreadPoolExecutor(side_by_side, "cell")
         self._open_pairs(pool, side_by_side)
         self._observer.phase("streaming", len(todo))
         began = time.monotonic()
-        waiting: dict[Future[CellResult], Cell] = {
-            pool.submit(self._one, cell, engine): cell for cell in todo
-        }
+        waiting = {pool.submit(self._at_once, cells, engine): cells for cells in streams}
         try:
             while waiting:
                 done, _ = wait(waiting, return_when=FIRST_COMPLETED)
                 for future in done:
-                    cell, result = waiting.pop(future), future.result()
-                    _tell(self._observer, cell, result.row["status"], result.row["reason"])
+                    for cell, result in zip(waiting.pop(future), future.result(), strict=True):
+                        _tell(self._observer, cell, result.row["status"], result.row["reason"])
         except BaseException:
             self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)
@@ -335,29 +344,42 @@ class _Matrix:
         for _ in pool.map(open_one, range(wanted - len(self._pairs))):
             pass
 
-    def _one(self, cell: Cell, engine: str) -> CellResult:
-        """One cell on an idle pair, written down. A broken pair costs this cell alone."""
-        row = describe(cell, self._lab.name, engine)
+    def _at_once(self, cells: Sequence[Cell], engine: str) -> list[CellResult]:
+        """Cells that one sender serves, on idle pairs, written down. A broken pair costs them
+        alone."""
+        cell, wanted = cells[0], {cell.network.name: cell for cell in cells}
+        listeners = [wanted.get(one.network.name, one) for one in served(cell)]
+        rows = [describe(one, self._lab.name, engine) for one in listeners]
         try:
             paths = {name: self._asset_path(name) for name in _needed(cell)}
-            pair = self._take()
-            try:
-                facts = self._facts_of(cell, pair, paths)
-                pcm = self._pcm_at(cell.item.id, facts.sample_rate_hz)
-                result = stream(cell, pair, row, facts, pcm, paths, self._budget)
-            except Unsupported:
-                self._idle.put(pair)
-                raise
-            except BaseException:
-                self._discard(pair)
-                raise
-            self._idle.put(pair)
+            facts = self._facts_of(cell, paths)
+            pcm = self._pcm_at(cell.item.id, facts.sample_rate_hz)
+            with self._claimed(len(listeners)) as pairs:
+                legs = [Leg(*leg) for leg in zip(listeners, pairs, rows, strict=True)]
+                results = stream(legs, facts, pcm, paths, self._budget)
         except HarnessError as error:
             if self._stopping:
                 raise
-            result = without_streaming(row, error)
-        self._write(cell, result)
-        return result
+            results = [without_streaming(row, error) for row in rows]
+        found = {one.network.name: r for one, r in zip(listeners, results, strict=True)}
+        for cell in cells:
+            self._write(cell, found[cell.network.name])
+        return [found[cell.network.name] for cell in cells]
+
+    @contextmanager
+    def _claimed(self, count: int) -> Iterator[list[Pair]]:
+        """Idle pairs, or new ones; discarded if what they are for ends in an error."""
+        pairs: list[Pair] = []
+        try:
+            for _ in range(count):
+                pairs.append(self._take())
+            yield pairs
+        except BaseException:
+            for pair in pairs:
+                self._discard(pair)
+            raise
+        for pair in pairs:
+            self._idle.put(pair)
 
     def _asset_path(self, name: str) -> str:
         found = self._weights[name]
@@ -401,13 +423,14 @@ class _Matrix:
             with self._lock:
                 self._open.discard(pair.index)
 
-    def _facts_of(self, cell: Cell, pair: Pair, paths: dict[str, str]) -> CodecFacts:
+    def _facts_of(self, cell: Cell, paths: dict[str, str]) -> CodecFacts:
         key = f"{cell.codec.codec} {cell.codec.params.model_dump_json()}"
         if key not in self._facts:
-            try:
-                self._facts[key] = facts_of(cell, pair, paths)
-            except Unsupported as error:
-                self._facts[key] = error
+            with self._claimed(1) as (pair,):
+                try:
+                    self._facts[key] = facts_of(cell, pair, paths)
+                except Unsupported as error:
+                    self._facts[key] = error
         found = self._facts[key]
         if isinstance(found, HarnessError):
             raise found

@@ -24,8 +24,11 @@ from harness import codecs
 from harness.assets import Prepared, resampled, until
 from harness.cell import (
     CellResult,
+    Impaired,
     describe,
+    hears_others,
     impaired,
+    impaired_alike,
     longest_ns,
     tracks_of,
     without_streaming,
@@ -244,7 +247,8 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
     """Raises CellFailed, Unsupported, BadInput."""
     codec, cost = _codec(cell.codec.codec, cell.codec.params)
     facts = codec.facts
-    met = impaired(cell, facts, _pcm(cell.item.id, facts.sample_rate_hz))
+    pcm = _pcm(cell.item.id, facts.sample_rate_hz)
+    met = impaired(cell, facts, pcm)
     stream = Stream(
         codec=codec,
         pcm=met.pcm,
@@ -260,16 +264,19 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
         sender_seed=cell.sender_seed,
     )
     with blamed_on(f"codec {cell.codec.codec} over {stream.transport.transport}"):
-        observed = _simulate(cell, stream, facts)
+        if hears_others(cell):
+            observed = _broadcast(cell, stream, impaired_alike(cell.listeners, facts, pcm))
+        else:
+            observed = simulate(stream, _beside(cell, stream, facts))
     result = written_up(cell, row, facts, met, observed)
     reference = _reference(cell.item.id)
     track = (until(reference, result.row["media_s"]), reference.rate_hz)
     return replace(result, audio={**result.audio, "reference": track})
 
 
-def _simulate(cell: Cell, stream: Stream, facts: CodecFacts) -> Observed:
-    """With all that shares its link or its sender, where that makes a difference to it."""
-    beside = [
+def _beside(cell: Cell, stream: Stream, facts: CodecFacts) -> list[Stream]:
+    """The tracks that share its link."""
+    return [
         replace(
             stream,
             pcm=track.pcm(stream.pcm),
@@ -280,22 +287,15 @@ def _simulate(cell: Cell, stream: Stream, facts: CodecFacts) -> Observed:
         )
         for track in tracks_of(cell, facts, len(stream.pcm))
     ]
-    if not cell.branches or not stream.sender.needs_feedback:
-        return simulate(stream, beside)
-    if beside:
-        raise Unsupported("tracks with nack or adapt have one receiver; this is a broadcast")
-    fitted = [
-        impaired(replace(cell, network=branch.network, seed=branch.seed), facts, stream.pcm)
-        for branch in cell.branches
-    ]
-    if shorter := [met for met in fitted if len(met.pcm) < len(stream.pcm)]:
-        raise Unsupported(f"{len(shorter)} receivers of this broadcast stop before this one")
+
+
+def _broadcast(cell: Cell, stream: Stream, met: Sequence[Impaired]) -> Observed:
+    """What this listener hears of a sender that listens to all of them."""
     branches = [
-        replace(stream, pair=met.pair, seed=branch.seed)
-        for met, branch in zip(fitted, cell.branches, strict=True)
+        replace(stream, pair=one.pair, seed=listener.seed)
+        for listener, one in zip(cell.listeners, met, strict=True)
     ]
-    heard = [branch.network.name for branch in cell.branches].index(cell.network.name)
-    return simulate_broadcast(branches, heard)
+    return simulate_broadcast(branches, cell.listeners.index(cell))
 
 
 def _figures(cell: Cell, result: CellResult) -> tuple[list[Score], list[Legacy]]:

@@ -46,6 +46,7 @@ ROOMS: dict[str, set[str]] = {
     "store": {"clockfacts"},
     "report": {"store", "score"},
     "cell": {
+        "control",
         "plan",
         "codecs.base",
         "endpoint.sender",

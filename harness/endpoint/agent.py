@@ -17,6 +17,7 @@ import gc
 import json
 import os
 import queue
+import socket
 import struct
 import sys
 import threading
@@ -24,6 +25,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import asdict
 from functools import lru_cache, partial
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +34,7 @@ import numpy as np
 from harness import codecs, control, linux
 from harness.clockfacts import clock_facts
 from harness.codecs.base import Codec, CodecFacts
+from harness.endpoint.fan import Fan
 from harness.endpoint.gate import Gate
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import CellFailed, blamed_on
@@ -40,7 +43,7 @@ from harness.media.rtp import wire_of
 from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.media.tracks import Track
 from harness.records import Columns
-from harness.transports import transport
+from harness.transports import transport, udp
 from harness.transports.base import Receiver, Sender, TransportSettings
 from harness.transports.stream import StreamSender
 from harness.units import NS_PER_MS, NS_PER_S, monotonic_ns
@@ -118,6 +121,7 @@ class Agent:
             "describe": self.describe,
             "prepare_receiver": self.prepare_receiver,
             "prepare_sender": self.prepare_sender,
+            "lend": self.lend,
             "run": self.run,
             "close": self.close,
         }
@@ -182,13 +186,19 @@ class Agent:
 
     def prepare_sender(self, header: dict[str, Any], columns: Columns) -> Answer:
         """``job``, ``port``, ``track_ports``, column ``pcm`` -> ``facts``, ``frames``,
-        ``frame_cost_ns``."""
+        ``frame_cost_ns``.
+
+        ``files`` are sockets that other processes :meth:`lend`: ways to more receivers."""
         job, pcm = header["job"], columns["pcm"].astype(np.int16, casting="safe")
         tracks = _tracks_of(job)
         senders: list[Sender] = []
+        lent: list[Sender] = []
         with self._fresh_cell() as cell:
-            codec, facts, cost_ns = self._warm_codec(job, decoding=False)
             settings = TransportSettings(**job["transport"])
+            for file in header.get("files", ()):
+                lent.append(udp.UdpSender(socket.socket(fileno=file), settings.mtu_bytes))
+                cell.callback(lent[-1].close)
+            codec, facts, cost_ns = self._warm_codec(job, decoding=False)
             for port in (header["port"], *header.get("track_ports", ())):
                 sender = transport(settings.transport).connect(job["host"], port, settings)
                 senders.append(sender)
@@ -202,6 +212,8 @@ class Agent:
         frames = frame_count(len(pcm), facts)
         linger_ns = job["receiver"]["max_ns"] + _LINGER_NS if protection.nack_retries else 0
 
+        fan = Fan([senders[0], *lent])
+
         def run(t0_ns: int, stop_ns: int) -> Answer:
             cores = [
                 SenderCore(
@@ -211,7 +223,9 @@ class Agent:
                     audio,
                     t0_ns + start_ns,
                     sender.max_packet_bytes,
-                    partial(sender.send, deadline_ns=stop_ns)
+                    fan.send
+                    if lent
+                    else partial(sender.send, deadline_ns=stop_ns)
                     if isinstance(sender, StreamSender)
                     else sender.send,
                     monotonic_ns,
@@ -219,24 +233,38 @@ class Agent:
                     wire_of(settings.wire_format, facts, stream_id, frames),
                     gap_ns=settings.gap_ns,
                     blocking=settings.queue > 0 and settings.when_full == "block",
+                    receivers=1 + len(lent),
                 )
                 for (stream_id, audio, start_ns), encoder, sender in zip(
                     streams, encoders, senders, strict=True
                 )
             ]
             with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
-                pace(cores, senders, stop_ns, protection.needs_feedback, linger_ns)
+                ways = [fan.senders] if lent else [[sender] for sender in senders]
+                pace(cores, ways, stop_ns, protection.needs_feedback, linger_ns)
             counts = senders[0].counts()
-            cores[0].withdraw(counts.get("queue_dropped", ()))
             records: Columns = {}
             for track, one in enumerate(cores):
-                records |= _of_track(track, packets=one.packets(), frames=one.sent_frames())
-            figures = {**cores[0].figures(), **counts}
-            return figures | _beside([one.figures() for one in cores]), records
+                unsent = () if track else counts.get("queue_dropped", ())
+                records |= _of_track(track, packets=one.packets(unsent), frames=one.sent_frames())
+            figures = {**cores[0].figures(), **counts} | _beside([one.figures() for one in cores])
+            if lent:
+                figures["to"] = [sender.counts() for sender in fan.senders]
+                for receiver, refused in enumerate(fan.refused):
+                    records |= _prefixed(f"to{receiver}.packets", cores[0].packets(refused))
+            return figures, records
 
         self._run = run
         cost_ns *= len(streams)
         return {"facts": asdict(facts), "frames": frames, "frame_cost_ns": cost_ns}, {}
+
+    def lend(self, header: dict[str, Any], _: Columns) -> Answer:
+        """``host``, ``port``, ``transport`` -> in ``files`` a UDP socket of this process's network
+        namespace, for the sender of a broadcast that lives in another."""
+        settings = TransportSettings(**header["transport"])
+        with self._fresh_cell() as cell:
+            sock = cell.enter_context(udp.connected(header["host"], header["port"], settings))
+        return {"files": [sock.fileno()]}, {}
 
     def run(self, header: dict[str, Any], _: Columns) -> Answer:
         """``t0_ns``, ``stop_ns`` -> figures and records; answers at ``stop_ns`` at the latest,
@@ -283,13 +311,13 @@ class Agent:
 
 def pace(
     cores: Sequence[SenderCore],
-    senders: Sequence[Sender],
+    ways: Sequence[Sequence[Sender]],
     stop_ns: int,
     hears: bool = False,
     linger_ns: int = 0,
 ) -> None:
-    """Run the schedules of streams, each with its own sender, against the clock; back at
-    ``stop_ns`` at the latest.
+    """Run the schedules of streams, each with its own ``ways`` to its receivers, against the clock;
+    back at ``stop_ns`` at the latest.
 
     Where they ``hear``, they answer their receivers meanwhile, and for ``linger_ns`` after the
     last frame.
@@ -299,14 +327,15 @@ def pace(
     turn = threading.Lock()
     over = False
 
-    def on_message(core: SenderCore, message: bytes) -> None:
+    def on_message(core: SenderCore, receiver: int, message: bytes) -> None:
         with turn:
             if not over:
-                core.on_feedback(message)
+                core.on_feedback(message, receiver)
 
     if hears:
-        for core, sender in zip(cores, senders, strict=True):
-            sender.hear(partial(on_message, core))
+        for core, senders in zip(cores, ways, strict=True):
+            for receiver, sender in enumerate(senders):
+                sender.hear(partial(on_message, core, receiver))
     while True:
         readies_ns = [stop_ns if (r := core.next_ready_ns()) is None else r for core in cores]
         ready_ns = min(readies_ns)
@@ -321,7 +350,7 @@ def pace(
         linux.sleep_until(min(monotonic_ns() + linger_ns, stop_ns))
     with turn:
         over = True
-    for sender in senders:
+    for sender in chain.from_iterable(ways):
         sender.flush(stop_ns)
 
 

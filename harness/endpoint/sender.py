@@ -13,7 +13,7 @@ by :meth:`SenderCore.on_feedback`.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Collection
 from typing import cast
 
 import numpy as np
@@ -292,15 +292,12 @@ class SenderCore:
         if wanted_bps != self._target_bps:
             self._target_bps = cast(AdjustableEncoder, self._encoder).set_bitrate(wanted_bps)
 
-    def withdraw(self, calls: Iterable[int]) -> None:
-        """What those calls of ``send``, counted from 0, had taken was given up unsent."""
-        for call in calls:
-            *described, _, purpose = self._packet_rows[call]
-            self._packet_rows[call] = (*described, -1, purpose)
-
-    def packets(self) -> Columns:
-        """SENT_PACKETS; ``send_ns`` is -1 where the socket refused the packet."""
-        return from_rows(SENT_PACKETS, self._packet_rows)
+    def packets(self, unsent: Collection[int] = ()) -> Columns:
+        """SENT_PACKETS; ``send_ns`` is -1 where the socket refused the packet, and where what a
+        call of ``send`` had taken was given up ``unsent`` (calls are counted from 0)."""
+        columns = from_rows(SENT_PACKETS, self._packet_rows)
+        columns["send_ns"][list(unsent)] = -1
+        return columns
 
     def sent_frames(self) -> Columns:
         """SENT_FRAMES: of the frames that have left whole."""

@@ -31,19 +31,14 @@ _POLL_S = 0.1
 
 
 class UdpSender:
-    """A connected, non-blocking socket."""
+    """Datagrams from a socket that :func:`connected` made, in this process or in another."""
 
-    def __init__(self, host: str, port: int, mtu_bytes: int) -> None:
+    def __init__(self, sock: socket.socket, mtu_bytes: int) -> None:
         self.max_packet_bytes: int | None = mtu_bytes - IP_UDP_BYTES
         self._refused = self._unreachable = self._ip_fragments = 0
         self._closing = False
         self._thread: threading.Thread | None = None
-        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
-        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
-        if mtu_bytes > LINK_MTU_BYTES:
-            self._socket.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
-        self._socket.setblocking(False)
-        self._socket.connect((host, port))
+        self._socket = sock
 
     def send(self, packet: bytes) -> bool:
         while True:
@@ -146,8 +141,23 @@ class UdpReceiver:
                     self._on_packet(packet, recv_ns)
 
 
+def connected(host: str, port: int, settings: TransportSettings) -> socket.socket:
+    """A non-blocking socket in the network namespace of the calling thread."""
+    sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
+        if settings.mtu_bytes > LINK_MTU_BYTES:
+            sock.setsockopt(socket.IPPROTO_IP, _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT)
+        sock.setblocking(False)
+        sock.connect((host, port))
+    except BaseException:
+        sock.close()
+        raise
+    return sock
+
+
 def connect(host: str, port: int, settings: TransportSettings) -> UdpSender:
-    return UdpSender(host, port, settings.mtu_bytes)
+    return UdpSender(connected(host, port, settings), settings.mtu_bytes)
 
 
 def listen(host: str, on_packet: OnPacket) -> UdpReceiver:

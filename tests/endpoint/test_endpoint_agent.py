@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -27,19 +28,24 @@ SPEECH = np.rint(5000 * np.sin(np.arange(8000) * 2 * np.pi * 180 / 16_000)).asty
 def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Channel]]:
     """A warm sender and receiver, used by all tests here one after another."""
     path = tmp_path_factory.mktemp("control") / "s"
-    agent = [sys.executable, "-m", "harness.endpoint.agent", "--pdeathsig", "--socket", str(path)]
     with ExitStack() as stack:
-        listener = Listener(path)
-        stack.callback(listener.close)
-        channels = {}
-        for role in ("sender", "receiver"):
-            process = stack.enter_context(subprocess.Popen([*agent, "--name", role]))
-            stack.callback(process.terminate)
-            channels[role], hello = listener.accept(role, 60, lambda p=process: p.poll() is None)
-            stack.callback(channels[role].close)
-            assert {name: hello[name] for name in clock_facts()} == clock_facts()
-            assert hello["pid"] == process.pid
-        yield channels
+        yield started(stack, path, ["sender", "receiver"])
+
+
+def started(stack: ExitStack, path: Path, names: Sequence[str]) -> dict[str, Channel]:
+    """Agents, alive for as long as the stack."""
+    agent = [sys.executable, "-m", "harness.endpoint.agent", "--pdeathsig", "--socket", str(path)]
+    listener = Listener(path)
+    stack.callback(listener.close)
+    channels = {}
+    for name in names:
+        process = stack.enter_context(subprocess.Popen([*agent, "--name", name]))
+        stack.callback(process.terminate)
+        channels[name], hello = listener.accept(name, 60, lambda p=process: p.poll() is None)
+        stack.callback(channels[name].close)
+        assert {name: hello[name] for name in clock_facts()} == clock_facts()
+        assert hello["pid"] == process.pid
+    return channels
 
 
 def job(transport: str = "udp", codec: str = "pcm", **changes: Any) -> dict[str, Any]:

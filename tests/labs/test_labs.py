@@ -125,6 +125,49 @@ def _is_sender_of(process: psutil.Process, run_id: str) -> bool:
         return False
 
 
+BROADCAST = """\
+name: hall
+seed: 3
+controls: false
+metrics: []
+corpus:
+  - {folder: audio, kind: speech}
+codecs: [{codec: opus, bitrate: 32kbit, frame: 60ms}]
+transports: [{transport: udp, adapt: {every: 100ms, lowest: 6kbit}}]
+networks:
+  - {name: near, broadcast: hall, both: {delay: 10ms}}
+  - name: narrow
+    broadcast: hall
+    both: {delay: 10ms}
+    forward: {delay: 20ms, rate: {rate: 24kbit, limit: 1514B}}
+receivers:
+  - {name: deep, jitter_buffer: {mode: fixed, start: 600ms, max: 1s}}
+"""
+
+
+@pytest.mark.parametrize("lab", LABS)
+def test_one_sender_serves_receivers_behind_links_of_their_own(
+    lab: str, tiny: Path, tmp_path: Path
+) -> None:
+    path = tiny.with_name("hall.yaml")
+    path.write_text(BROADCAST)
+    asked = ("run", str(path), "--lab", lab, "--link", "relay", "--jobs", "1", "--out")
+    done = harness(*asked, str(tmp_path / "both"))
+    assert done.returncode == 0, done.stderr
+    both = store.load((tmp_path / "both" / "latest").resolve())
+    assert list(both.cells.status) == ["ok"] * 2, both.cells.reason
+    frames = both.frames.merge(both.cells[["cell_id", "network"]], on="cell_id")
+    frames = frames.pivot(index="frame", columns="network", values=["encode_ns", "target_bps"])
+    assert (frames["encode_ns", "near"] == frames["encode_ns", "narrow"]).all(), "encoded once"
+    assert frames["target_bps", "near"].iloc[-1] < 20_000, "the narrow link holds the rate down"
+    # A receiver by itself has the same sender, which serves and hears the other one too.
+    done = harness(*asked, str(tmp_path / "one"), "--only", "*/near/*")
+    assert done.returncode == 0, done.stderr
+    one = store.load((tmp_path / "one" / "latest").resolve())
+    assert list(one.cells.network) == ["near"]
+    assert one.frames.target_bps.iloc[-1] < 20_000
+
+
 @pytest.mark.docker
 @pytest.mark.netem
 def test_netem_works_on_the_ports_of_containers(tiny: Path, tmp_path: Path) -> None:

@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from harness.assets.items import ItemRef
-from harness.errors import BadInput
+from harness.cell import hears_others, served, together
+from harness.errors import BadInput, Unsupported
 from harness.plan import Cell, plan
 from harness.scenario import load
 
@@ -44,6 +45,35 @@ def test_a_broadcast_is_a_cell_a_receiver_with_one_sender(tmp_path: Path) -> Non
     assert near.seed != far.seed
     assert near.sender_seed == far.sender_seed
     assert found["o", "udp", "other"].branches == ()
+
+
+def test_listeners_of_one_sender_are_streamed_at_once(tmp_path: Path) -> None:
+    text = TEXT.replace("tracks: 4}", "tracks: 4}, tcp")
+    text += "exclude: [{network: far, codec: g722}]\n"
+    found = cells(tmp_path, text)
+    near, far = found["o", "udp", "near"], found["o", "udp", "far"]
+    groups = together(found.values())
+    assert sorted(cell.cell_id for group in groups for cell in group) == sorted(
+        cell.cell_id for cell in found.values()
+    )
+    assert [set(group) for group in groups if len(group) > 1] == [{near, far}]
+    assert served(near)[0] == near
+    assert served(far)[1] == far
+    assert [cell.seed for cell in served(far)] == [near.seed, far.seed]
+    # A receiver that the rules leave out is served all the same: it may have a say.
+    alone = served(found["g722", "udp", "near"])
+    assert [cell.network.name for cell in alone] == ["near", "far"]
+    for lonely in (found["o", "tcp", "near"], found["o", "udp-tracks4", "near"]):
+        assert served(lonely) == (lonely,)
+    assert not hears_others(near)
+
+
+def test_a_sender_that_cannot_hear_all_receivers_says_so(tmp_path: Path) -> None:
+    found = cells(tmp_path, TEXT.replace("tracks: 4", "tracks: 4, nack: 1"))
+    (name,) = {transport for _, transport, _ in found} - {"udp"}
+    with pytest.raises(Unsupported, match="need datagrams, and one track"):
+        hears_others(found["o", name, "near"])
+    assert not hears_others(found["o", name, "other"])
 
 
 def test_a_receiver_more_makes_other_cells_of_a_broadcast_alone(tmp_path: Path) -> None:
