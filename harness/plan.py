@@ -23,7 +23,7 @@ from functools import cached_property
 from itertools import product
 from typing import Any, Literal, NamedTuple
 
-from harness.assets.items import ItemRef
+from harness.assets.items import SILENCE_NS, ItemRef
 from harness.errors import BadInput
 from harness.scenario import (
     CodecEntry,
@@ -216,7 +216,9 @@ def _cell(
     way: _Way,
     repetition: int,
 ) -> Cell:
-    audio = [item.id, item.sha256 or item.source]
+    audio: list[str | int] = [item.id, item.sha256 or item.source]
+    if item.silence_ns != SILENCE_NS:
+        audio.append(item.silence_ns)
 
     def shared(network: str) -> dict[str, Any]:
         return {

@@ -199,7 +199,7 @@ def record_here(files: Sequence[Path], out: Path, note: Callable[[str], None]) -
     speech = [assets.prepare(item, store) for item in corpus.items]
 
     def at(rate_hz: int) -> Pcm:
-        silence = round(assets.SILENCE_S * rate_hz)
+        silence = assets.SILENCE_NS * rate_hz // NS_PER_S
         return np.concatenate([assets.resampled(item, rate_hz)[silence:] for item in speech])
 
     configured = [

@@ -26,6 +26,7 @@ ROOMS: dict[str, set[str]] = {
     "linux": set(),
     "litert": set(),
     "scenario": {
+        "assets.items",
         "codecs",
         "media.settings",
         "network.link",

@@ -110,11 +110,14 @@ def test_the_id_follows_what_a_name_means(change: tuple[str, str]) -> None:
 
 
 def test_the_id_follows_the_audio_and_not_its_address() -> None:
+    bare = replace(ITEMS[0], silence_ns=0)
     moved = ItemRef("anna", "c", "speech", "https://y/anna", sha256="a" * 64, seconds=8.0)
     other = ItemRef("anna", "c", "speech", "https://x/anna", sha256="c" * 64, seconds=8.0)
-    ids = [{cell.cell_id for cell in cells(items=[item])} for item in (ITEMS[0], moved, other)]
+    items = (ITEMS[0], moved, other, bare)
+    ids = [{cell.cell_id for cell in cells(items=[item])} for item in items]
     assert ids[0] == ids[1]
     assert not ids[0] & ids[2]
+    assert not ids[0] & ids[3]
 
 
 def test_ids_are_the_same_in_another_process() -> None:

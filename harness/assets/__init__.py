@@ -1,9 +1,8 @@
 """Corpora and weights by URL and sha256, and references made of them."""
 
 from harness.assets.corpus import AssetRow, Corpus, fetch, list_assets, load_corpora
-from harness.assets.items import ItemRef
+from harness.assets.items import SILENCE_NS, ItemRef
 from harness.assets.prepare import (
-    SILENCE_S,
     Prepared,
     prepare,
     prepare_all,
@@ -14,7 +13,7 @@ from harness.assets.prepare import (
 from harness.assets.store import AssetStore
 
 __all__ = [
-    "SILENCE_S",
+    "SILENCE_NS",
     "AssetRow",
     "AssetStore",
     "Corpus",

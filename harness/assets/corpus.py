@@ -7,7 +7,7 @@ from __future__ import annotations
 import difflib
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, NamedTuple, Protocol
 
@@ -36,6 +36,8 @@ class Entry(Protocol):
     def kind(self) -> Literal["speech", "music"]: ...
     @property
     def limit(self) -> int | None: ...
+    @property
+    def silence(self) -> int: ...
 
 
 class Observer(Protocol):
@@ -88,12 +90,15 @@ def load_corpora(
                 note(str(error))
                 missing.append(found[0].corpus)
                 found = list(synthetic.speech(store.cache, len(found)))
-        for item in found:
-            if items.setdefault(item.id, item).source != item.source:
+        for item in (replace(item, silence_ns=entry.silence) for item in found):
+            before = items.setdefault(item.id, item)
+            if before.source != item.source:
                 raise BadInput(
-                    f"two items are called {item.id}: {items[item.id].source} and {item.source};"
+                    f"two items are called {item.id}: {before.source} and {item.source};"
                     " rename one of the files"
                 )
+            if before.silence_ns != item.silence_ns:
+                raise BadInput(f"{item.id}: expected one silence in a scenario, got two of them")
     warning = (
         f"The corpus {', '.join(missing)} could not be reached: synthetic speech stood in for it,"
         " so quality figures are for plumbing only."

@@ -5,10 +5,16 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from harness.units import NS_PER_MS
+
+SILENCE_NS = 500 * NS_PER_MS
+"""At both ends of a reference, as ITU-T P.862.3 wants it, unless a scenario says otherwise."""
+
 
 @dataclass(frozen=True)
 class ItemRef:
-    """``source`` is a URL (then ``sha256`` is known) or an absolute path."""
+    """``source`` is a URL (then ``sha256`` is known) or an absolute path; ``silence_ns`` is what is
+    put before and after the file's samples."""
 
     id: str
     corpus: str
@@ -22,3 +28,4 @@ class ItemRef:
     language: str | None = None
     licence: str | None = None
     attribution: str | None = None
+    silence_ns: int = SILENCE_NS

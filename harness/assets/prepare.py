@@ -1,7 +1,8 @@
 """From an audio file to a reference: mono, levelled, cut, between silences, every step recorded.
 
 References are as ITU-T P.862.3 and P.800 want them: at most 20 s, half a second of silence at both
-ends, -26 dBov active speech level (P.56; music: long-term RMS). Same file, same samples.
+ends (or what the scenario says), -26 dBov active speech level (P.56; music: long-term RMS). Same
+file, same samples.
 """
 
 from __future__ import annotations
@@ -22,12 +23,12 @@ from harness.assets.level import Samples, active, envelope, rms_dbov, speech_lev
 from harness.assets.manifest import asset_of
 from harness.assets.store import AssetStore, file_sha256
 from harness.errors import AssetError
+from harness.units import NS_PER_S
 
 Pcm = NDArray[np.int16]
 
 TARGET_DBOV = -26.0
 PEAK_LIMIT_DBOV = -1.0
-SILENCE_S = 0.5
 LONGEST_S = 20.0
 SHORTEST_S = 8.0
 ENOUGH_SPEECH_S = 3.2
@@ -97,7 +98,8 @@ def prepare(item: ItemRef, store: AssetStore) -> Prepared:
     samples = samples - offset
     steps.append({"step": "remove DC", "offset": round(offset, 6)})
 
-    room_s = LONGEST_S - 2 * SILENCE_S
+    silence_s = item.silence_ns / NS_PER_S
+    room_s = LONGEST_S - 2 * silence_s
     if len(samples) > room_s * rate_hz:
         end, in_pause = _cut(samples, rate_hz, int(room_s * rate_hz))
         samples = samples[:end]
@@ -108,10 +110,10 @@ def prepare(item: ItemRef, store: AssetStore) -> Prepared:
     steps.append(levelled)
 
     samples = _faded(samples, int(_FADE_S * rate_hz))
-    silence = np.zeros(int(SILENCE_S * rate_hz))
+    silence = np.zeros(int(silence_s * rate_hz))
     samples = np.concatenate([silence, samples, silence])
     steps.append({"step": "fade", "seconds": _FADE_S})
-    steps.append({"step": "silence at both ends", "seconds": SILENCE_S})
+    steps.append({"step": "silence at both ends", "seconds": silence_s})
 
     pcm = _to_int16(samples)
     speech = speech_level(samples, rate_hz) if item.kind == "speech" else None

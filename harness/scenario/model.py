@@ -34,6 +34,7 @@ from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, InitErrorDetails
 
 from harness import codecs
+from harness.assets.items import SILENCE_NS
 from harness.codecs.base import Params
 from harness.errors import HarnessError
 from harness.media.settings import ReceiverSettings
@@ -55,6 +56,7 @@ from harness.scenario.quantities import (
     Name,
     NotEmpty,
     Patterns,
+    Silence,
     Timeout,
     or_word,
 )
@@ -94,6 +96,9 @@ class CorpusEntry(Written):
         default="speech", description="of the folder's files; music gets no PESQ"
     )
     limit: int | None = Field(default=None, ge=1, description="take the first so many")
+    silence: Silence = Field(
+        default=SILENCE_NS, description="before and after each item; P.862.3 wants half a second"
+    )
 
     @model_validator(mode="before")
     @classmethod

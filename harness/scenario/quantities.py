@@ -91,6 +91,9 @@ Name = Annotated[
 Delay = Annotated[
     DurationNs, AfterValidator(_between(0, 60 * NS_PER_S, "a duration", format_duration))
 ]
+Silence = Annotated[
+    DurationNs, AfterValidator(_between(0, 2 * NS_PER_S, "a duration", format_duration))
+]
 Slow = Annotated[
     DurationNs,
     AfterValidator(_between(NS_PER_MS, 60 * NS_PER_S, "a duration", format_duration)),

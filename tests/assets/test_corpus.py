@@ -12,7 +12,15 @@ import numpy as np
 import pytest
 import soundfile
 
-from harness.assets import AssetStore, fetch, list_assets, load_corpora, manifest, prepare_all
+from harness.assets import (
+    SILENCE_NS,
+    AssetStore,
+    fetch,
+    list_assets,
+    load_corpora,
+    manifest,
+    prepare_all,
+)
 from harness.assets.manifest import CorpusManifest
 from harness.assets.store import Unreachable
 from harness.errors import AssetError, BadInput
@@ -25,6 +33,7 @@ class Entry:
     folder: Path | None = None
     kind: Literal["speech", "music"] = "speech"
     limit: int | None = None
+    silence: int = SILENCE_NS
 
 
 class Notes(list[str]):
@@ -58,6 +67,13 @@ def folder(tmp_path: Path) -> Path:
         soundfile.write(tmp_path / "own" / name, tone, 16_000)
     (tmp_path / "own" / "notes.txt").write_text("not audio")
     return tmp_path / "own"
+
+
+def test_silence_around_items_is_the_entrys(folder: Path, store: AssetStore) -> None:
+    own = Entry(folder=folder, silence=0)
+    assert {item.silence_ns for item in load_corpora([own], folder, store, print).items} == {0}
+    with pytest.raises(BadInput, match="A: expected one silence"):
+        load_corpora([own, Entry(folder=folder)], folder, store, print)
 
 
 def test_a_folder_is_a_corpus(folder: Path, store: AssetStore) -> None:

@@ -59,6 +59,16 @@ def test_a_reference_is_levelled_between_silences(
     assert done.warnings == ()
 
 
+def test_a_reference_may_be_bare(store: AssetStore, tmp_path: Path) -> None:
+    given = item(tmp_path / "a.wav", speechlike(9, 16_000))
+    framed, bare = prepare(given, store), prepare(replace(given, silence_ns=0), store)
+    np.testing.assert_array_equal(bare.pcm, framed.pcm[8_000:-8_000])
+    assert bare.sha256 != framed.sha256
+    long = item(tmp_path / "long.wav", np.tile(speechlike(8, 16_000), 3))
+    assert prepare(replace(long, silence_ns=0), store).seconds == pytest.approx(20, abs=4)
+    assert prepare(replace(long, silence_ns=2 * 10**9), store).seconds <= 20
+
+
 def test_the_same_file_gives_the_same_samples(store: AssetStore, tmp_path: Path) -> None:
     ref = item(tmp_path / "a.wav", speechlike(9, 16_000))
     first, second = prepare(ref, store), prepare(ref, store)
