@@ -33,6 +33,7 @@ from harness.report import (
     plain,
     propagation,
     sections,
+    sharing,
     tables,
 )
 from harness.report.tables import BY_KEY, CONFIGURATION, FIGURES, Shown
@@ -238,6 +239,7 @@ class _Page:
             ),
             "protection_cells": adaptation.MOST_CELLS,
             "adaptation": self._adaptation(sending),
+            "sharing": self._sharing(),
             "propagation": propagation.section(self.run_dir, self.colours),
             "unscored": self._unscored(),
             "min_clusters": MIN_CLUSTERS,
@@ -413,6 +415,11 @@ class _Page:
         )
         drawn = self._drawings("rates over time", found.drawings) if found else []
         return adaptation.Adaptation(drawn, found.key) if found else None
+
+    def _sharing(self) -> sharing.Sharing | None:
+        found = sharing.sharing_of(self.shown, self.order.networks, self.order.transports)
+        drawn = self._drawings("shared links", found.drawings) if found else []
+        return sharing.Sharing(drawn, found.key) if found else None
 
     def _listeners(self) -> list[tuple[str, str]]:
         pairs = set(zip(self.shown.cells["transport"], self.shown.cells["receiver"], strict=True))
