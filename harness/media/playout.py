@@ -89,6 +89,7 @@ class ReceiverCore:
         self._wire = wire
         self._repeats = sender.repeat_distance if sender.repeat else 0
         self._parity = ParityStore(sender) if sender.fec_parity else None
+        self._redundant = bool(self._repeats) or self._parity is not None
         self._parity_parts = Reassembler()
         self._reporter = Reporter(sender, stream_id) if sender.needs_feedback else None
         self._settings = settings
@@ -168,7 +169,7 @@ class ReceiverCore:
         frame = packet.frame
         if frame < self._next:
             verdict = _DUPLICATE if self._buffer.note_late(packet) else _LATE
-        elif self._buffer.is_restored(frame):
+        elif self._redundant and self._buffer.is_restored(frame):
             verdict = _SPARE
         else:
             try:
@@ -180,7 +181,7 @@ class ReceiverCore:
                 if self._first_pull_ns is None:
                     start = recv_ns + self._settings.start_ns
                     self._first_pull_ns = start - self._media_ns(frame)
-                if self._repeats or self._parity is not None:
+                if self._redundant:
                     self._use_redundancy(frame, recv_ns)
         if self._adaptive and verdict is not _DUPLICATE:
             self._delays.add(recv_ns - self._media_ns(frame))

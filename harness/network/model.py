@@ -41,6 +41,7 @@ from harness.network.link import (
     LossTrace,
     MediaTimeLoss,
     Rate,
+    Reorder,
 )
 from harness.records import Outcome
 from harness.units import NS_PER_S
@@ -266,12 +267,13 @@ class LinkModel(Generic[P]):
         if copies < 0:
             self._drop(packet, size_bytes, now_ns, Outcome.LOST)
             return
-        flip_bit = self._flip(size_bytes)
+        flip_bit = self._flip(size_bytes) if self._link.corrupt else None
         if len(self._delayed) >= self._link.limit_packets:
             self._drop(packet, size_bytes, now_ns, Outcome.QUEUE)
             return
         if copies and not self._lost():
-            self._enter(packet, size_bytes, now_ns, Outcome.DUPLICATE, self._flip(size_bytes))
+            flipped = self._flip(size_bytes) if self._link.corrupt else None
+            self._enter(packet, size_bytes, now_ns, Outcome.DUPLICATE, flipped)
         outcome = _DELIVERED if flip_bit is None else Outcome.CORRUPTED
         self._enter(packet, size_bytes, now_ns, outcome, flip_bit)
 
@@ -302,14 +304,15 @@ class LinkModel(Generic[P]):
     def _enter(
         self, packet: P, size_bytes: int, now_ns: int, outcome: Outcome, flip_bit: int | None
     ) -> None:
-        if self._skips_queue():
+        if self._link.reorder is not None and self._skips_queue(self._link.reorder):
             due_ns = now_ns
         else:
             due_ns = now_ns + max(0, self._link.delay_ns + self._jitter())
         self._entered += 1
         ended = Ended(packet, now_ns, due_ns, size_bytes, outcome, flip_bit)
         heapq.heappush(self._delayed, (due_ns, self._entered, ended))
-        self._advance(now_ns)
+        if due_ns <= self._now_ns:
+            self._advance(now_ns)
 
     def _become(self, link: Link) -> None:
         """From here on packets meet ``link``; a process that it had before goes on."""
@@ -322,10 +325,7 @@ class LinkModel(Generic[P]):
         self._lost = self._loss_processes[loss]
         self._jitter = self._jitters[jitter]
 
-    def _skips_queue(self) -> bool:
-        reorder = self._link.reorder
-        if reorder is None:
-            return False
+    def _skips_queue(self, reorder: Reorder) -> bool:
         if self._since_reordered < reorder.gap - 1 or self._reordered.random() >= reorder.p:
             self._since_reordered += 1
             return False
@@ -350,7 +350,7 @@ class LinkModel(Generic[P]):
         self._dropped.append(Ended(packet, in_ns, -1, size_bytes, outcome, None))
 
     def _flip(self, size_bytes: int) -> int | None:
-        if not self._link.corrupt or self._corrupted.random() >= self._link.corrupt:
+        if self._corrupted.random() >= self._link.corrupt:
             return None
         return int(self._corrupted.random() * size_bytes * 8)
 

@@ -518,13 +518,11 @@ def _timed_encoder(encoder: Encoder, compute: Compute, seed: int, spend: Spend) 
 
 
 class _TimedEncoder:
+    encode: Callable[[Pcm], bytes | None]
     set_bitrate: Callable[[int], int]
 
     def __init__(self, encoder: Encoder, compute: Compute, seed: int, spend: Spend) -> None:
-        self._encode = compute.timed(encoder.encode, "encode", seed, spend)
-
-    def encode(self, pcm: Pcm) -> bytes | None:
-        return self._encode(pcm)
+        self.encode = compute.timed(encoder.encode, "encode", seed, spend)
 
 
 class _TimedDecoder:
@@ -532,15 +530,6 @@ class _TimedDecoder:
 
     def __init__(self, decoder: Decoder, compute: Compute, seed: int, spend: Spend) -> None:
         timed = partial(compute.timed, seed=seed, spend=spend)
-        self._decode: Callable[[bytes], Pcm] = timed(decoder.decode, "decode")
-        self._conceal: Callable[[], Pcm | None] = timed(decoder.conceal, "conceal")
-        self._recover: Callable[[bytes, int], Pcm | None] = timed(decoder.recover, "recover")
-
-    def decode(self, payload: bytes) -> Pcm:
-        return self._decode(payload)
-
-    def conceal(self) -> Pcm | None:
-        return self._conceal()
-
-    def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:
-        return self._recover(later_payload, frames_back)
+        self.decode = timed(decoder.decode, "decode")
+        self.conceal = timed(decoder.conceal, "conceal")
+        self.recover = timed(decoder.recover, "recover")
