@@ -62,8 +62,10 @@ def test_the_image_runs_every_codec_without_rights_or_network() -> None:
         assert facts.native == libopus.DESCRIPTION
         code = (
             "import harness.network.link_agent, harness.network.endpoint_setup\n"
-            "import harness.endpoint.agent, harness.transports.websocket, os\n"
-            "from harness import codecs, errors\n"
+            "import harness.endpoint.agent, os\n"
+            "from harness import codecs, errors, transports\n"
+            "for name in transports.TRANSPORTS:\n"
+            "    transports.transport(name)\n"
             "for name in codecs.names():\n"
             "    params = codecs.params_class(name)\n"
             "    given = {'weights': 'random'} if 'weights' in params.model_fields else {}\n"
