@@ -88,10 +88,11 @@ class Cell:
     @property
     def listeners(self) -> tuple[Cell, ...]:
         """A cell for each receiver of its broadcast, in the order of ``branches``; else itself."""
-        mine = self.network.name
         return tuple(
-            self if network.name == mine else replace(self, network=network, seed=seed)
-            for network, seed in ((branch.network, branch.seed) for branch in self.branches)
+            self
+            if branch.network.name == self.network.name
+            else replace(self, network=branch.network, seed=branch.seed)
+            for branch in self.branches
         ) or (self,)
 
     @property

@@ -24,10 +24,8 @@ from harness import codecs
 from harness.assets import Prepared, resampled, until
 from harness.cell import (
     CellResult,
-    Impaired,
     describe,
     hears_others,
-    impaired,
     impaired_alike,
     longest_ns,
     tracks_of,
@@ -38,7 +36,6 @@ from harness.codecs.base import Codec, CodecFacts, Params, Pcm
 from harness.errors import CellFailed, HarnessError, Unsupported, blamed_on
 from harness.labs.virtual import ENGINE, NAME
 from harness.plan import Cell
-from harness.records import Observed
 from harness.scenario import NetworkEntry
 from harness.score import emodel
 from harness.score.legacy import Legacy, legacy_rows
@@ -248,27 +245,33 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
     codec, cost = _codec(cell.codec.codec, cell.codec.params)
     facts = codec.facts
     pcm = _pcm(cell.item.id, facts.sample_rate_hz)
-    met = impaired(cell, facts, pcm)
+    listeners = cell.listeners if hears_others(cell) else (cell,)
+    mine = listeners.index(cell)
+    met = impaired_alike(listeners, facts, pcm)
     stream = Stream(
         codec=codec,
-        pcm=met.pcm,
-        pair=met.pair,
+        pcm=met[mine].pcm,
+        pair=met[mine].pair,
         receiver=cell.receiver.settings,
         transport=cell.transport.settings,
         stream_id=cell.stream_id,
         seed=cell.seed,
         compute=cost,
-        stop_ns=longest_ns(cell, facts, met),
+        stop_ns=longest_ns(cell, facts, met[mine]),
         sender=cell.transport.sender,
         assets=_paths(cell.receiver.settings.required_assets),
         sender_seed=cell.sender_seed,
     )
     with blamed_on(f"codec {cell.codec.codec} over {stream.transport.transport}"):
-        if hears_others(cell):
-            observed = _broadcast(cell, stream, impaired_alike(cell.listeners, facts, pcm))
+        if len(listeners) > 1:
+            branches = [
+                replace(stream, pair=one.pair, seed=listener.seed)
+                for listener, one in zip(listeners, met, strict=True)
+            ]
+            observed = simulate_broadcast(branches, mine)
         else:
             observed = simulate(stream, _beside(cell, stream, facts))
-    result = written_up(cell, row, facts, met, observed)
+    result = written_up(cell, row, facts, met[mine], observed)
     reference = _reference(cell.item.id)
     track = (until(reference, result.row["media_s"]), reference.rate_hz)
     return replace(result, audio={**result.audio, "reference": track})
@@ -287,15 +290,6 @@ def _beside(cell: Cell, stream: Stream, facts: CodecFacts) -> list[Stream]:
         )
         for track in tracks_of(cell, facts, len(stream.pcm))
     ]
-
-
-def _broadcast(cell: Cell, stream: Stream, met: Sequence[Impaired]) -> Observed:
-    """What this listener hears of a sender that listens to all of them."""
-    branches = [
-        replace(stream, pair=one.pair, seed=listener.seed)
-        for listener, one in zip(cell.listeners, met, strict=True)
-    ]
-    return simulate_broadcast(branches, cell.listeners.index(cell))
 
 
 def _figures(cell: Cell, result: CellResult) -> tuple[list[Score], list[Legacy]]:

@@ -14,7 +14,6 @@ steps and codes, seeded, for tests and timing, and of no use to listen to.
 from __future__ import annotations
 
 import importlib.metadata
-import importlib.util
 import re
 from collections.abc import Mapping
 from functools import lru_cache

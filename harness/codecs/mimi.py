@@ -18,7 +18,6 @@ from __future__ import annotations
 
 import copy
 import importlib.metadata
-import importlib.util
 from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass

@@ -212,7 +212,8 @@ class Agent:
         frames = frame_count(len(pcm), facts)
         linger_ns = job["receiver"]["max_ns"] + _LINGER_NS if protection.nack_retries else 0
 
-        fan = Fan([senders[0], *lent])
+        ways = [[sender, *lent] for sender in senders]  # tracks have one receiver
+        fan = Fan(ways[0])
 
         def run(t0_ns: int, stop_ns: int) -> Answer:
             cores = [
@@ -240,7 +241,6 @@ class Agent:
                 )
             ]
             with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
-                ways = [fan.senders] if lent else [[sender] for sender in senders]
                 pace(cores, ways, stop_ns, protection.needs_feedback, linger_ns)
             counts = senders[0].counts()
             records: Columns = {}
@@ -249,7 +249,7 @@ class Agent:
                 records |= _of_track(track, packets=one.packets(unsent), frames=one.sent_frames())
             figures = {**cores[0].figures(), **counts} | _beside([one.figures() for one in cores])
             if lent:
-                figures["to"] = [sender.counts() for sender in fan.senders]
+                figures["to"] = [sender.counts() for sender in ways[0]]
                 for receiver, refused in enumerate(fan.refused):
                     records |= _prefixed(f"to{receiver}.packets", cores[0].packets(refused))
             return figures, records

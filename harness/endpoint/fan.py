@@ -12,14 +12,14 @@ class Fan:
     socket refused is known for its own receiver alone."""
 
     def __init__(self, senders: Sequence[Sender]) -> None:
-        self.senders = senders
+        self._senders = senders
         self.refused: list[list[int]] = [[] for _ in senders]
         """By receiver: which calls of :meth:`send`, counted from 0, its socket did not take."""
         self._calls = 0
 
     def send(self, packet: bytes) -> bool:
         """To all; True, as one refusal is not all of them."""
-        for sender, refused in zip(self.senders, self.refused, strict=True):
+        for sender, refused in zip(self._senders, self.refused, strict=True):
             if not sender.send(packet):
                 refused.append(self._calls)
         self._calls += 1

@@ -267,13 +267,12 @@ class LinkModel(Generic[P]):
         if copies < 0:
             self._drop(packet, size_bytes, now_ns, Outcome.LOST)
             return
-        flip_bit = self._flip(size_bytes) if self._link.corrupt else None
+        flip_bit = self._flip(size_bytes)
         if len(self._delayed) >= self._link.limit_packets:
             self._drop(packet, size_bytes, now_ns, Outcome.QUEUE)
             return
         if copies and not self._lost():
-            flipped = self._flip(size_bytes) if self._link.corrupt else None
-            self._enter(packet, size_bytes, now_ns, Outcome.DUPLICATE, flipped)
+            self._enter(packet, size_bytes, now_ns, Outcome.DUPLICATE, self._flip(size_bytes))
         outcome = _DELIVERED if flip_bit is None else Outcome.CORRUPTED
         self._enter(packet, size_bytes, now_ns, outcome, flip_bit)
 
@@ -350,7 +349,7 @@ class LinkModel(Generic[P]):
         self._dropped.append(Ended(packet, in_ns, -1, size_bytes, outcome, None))
 
     def _flip(self, size_bytes: int) -> int | None:
-        if self._corrupted.random() >= self._link.corrupt:
+        if not self._link.corrupt or self._corrupted.random() >= self._link.corrupt:
             return None
         return int(self._corrupted.random() * size_bytes * 8)
 

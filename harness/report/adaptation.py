@@ -13,7 +13,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 
 from harness.report import figures, links
-from harness.report.sections import Drawing
+from harness.report.sections import WAY, Drawing, Drawings, ways
 from harness.report.tables import BIN_S, BY_KEY, SIGNIFICANT, ok_cells, scored
 from harness.score import stats
 from harness.store import Tables
@@ -24,7 +24,6 @@ RESENT = ("played", "spare", "late", "lost")
 """What became of retransmissions: ``lost`` is all that did not come."""
 MOST_CELLS = 12
 """Cells of a configuration whose packets and frames are looked at."""
-_GROUP = ["network", "codec", "receiver"]
 _FRAMES = ["cell_id", "frame", "media_ns", "kind", "payload_bytes", "target_bps", "mouth_to_ear_ns"]
 
 
@@ -41,21 +40,13 @@ class Protection:
     tested: bool
 
 
-@dataclass(frozen=True)
-class Adaptation:
-    """Rates over time: the drawings, by network, and the colours of the transports in them."""
-
-    drawings: list[Drawing]
-    key: list[tuple[str, str]]
-
-
 def sent(run: Tables) -> pd.DataFrame:
     """How each transport sends, over at most ``MOST_CELLS`` cells of each configuration.
 
     Columns: ``network, codec, receiver, transport, adapts`` (the encoder's target changes),
     ``media`` (packets), ``redundant`` (parity and retransmissions) and one per ``RESENT``.
     """
-    columns = [*_GROUP, "transport", "adapts", "media", "redundant", *RESENT]
+    columns = [*WAY, "transport", "adapts", "media", "redundant", *RESENT]
     found: list[dict[str, Any]] = []
     for key, cells in ok_cells(run).groupby(columns[:4]):
         ids = _some(cells)
@@ -185,7 +176,7 @@ def _mean(values: pd.DataFrame, network: str, key: tuple[str, str, str]) -> floa
 
 def adaptation_of(
     run: Tables, sending: pd.DataFrame, networks: Sequence[str], transports: Sequence[str]
-) -> Adaptation | None:
+) -> Drawings | None:
     """Bitrate, delay and what was made up along the media, where a transport changes the encoder's
     rate: that transport beside the plain one. None where none does."""
     if not sending["adapts"].any():
@@ -194,37 +185,33 @@ def adaptation_of(
     adapting = set(sending.loc[sending["adapts"], "transport"])
     shown = [name for name in transports if name in adapting or name == plain]
     colours = figures.codec_colours(shown)
-    tell = [axis for axis in ("codec", "receiver") if sending[axis].nunique() > 1]
     cells = ok_cells(run)
     drawings = []
-    groups = sending[sending["adapts"]].drop_duplicates(_GROUP)
-    for network in networks:
-        for number, group in groups[groups["network"] == network].iterrows():
-            mine = cells[(cells[_GROUP] == group[_GROUP].tolist()).all(axis=1)]
-            ids = {t: _some(mine[mine["transport"] == t]) for t in shown}
-            ids = {transport: some for transport, some in ids.items() if some}
-            courses = {transport: course(run, some) for transport, some in ids.items()}
-            steps = links.course(mine["link_asked"].iloc[0])
-            title = " · ".join([network, *(str(group[axis]) for axis in tell)])
-            count = max(map(len, ids.values()))
-            for what, draw, note in (
-                ("rate", partial(rate_over_time, steps=steps),
-                 "payload sent; dashed: what the encoder was set to; grey: the link's rate"),
-                ("delay", delay_over_time,
-                 "mouth to ear, median; dashed: one-way, of all that arrived"),
-                ("concealed", concealed_over_time, "share of frames made up"),
-            ):  # fmt: skip
-                drawings.append(
-                    Drawing.of(
-                        f"adapt{number}-{what}",
-                        title,
-                        [partial(draw, courses=courses, colours=colours)],
-                        (4.2, 2.4),
-                        f"{what} over time on {title}",
-                        f"{note} (means of {count} cells)",
-                    )
+    for number, way, title in ways(sending[sending["adapts"]], networks, among=sending):
+        mine = cells[(cells[WAY] == way).all(axis=1)]
+        ids = {t: _some(mine[mine["transport"] == t]) for t in shown}
+        ids = {transport: some for transport, some in ids.items() if some}
+        courses = {transport: course(run, some) for transport, some in ids.items()}
+        steps = links.course(mine["link_asked"].iloc[0])
+        count = max(map(len, ids.values()))
+        for what, draw, note in (
+            ("rate", partial(rate_over_time, steps=steps),
+             "payload sent; dashed: what the encoder was set to; grey: the link's rate"),
+            ("delay", delay_over_time,
+             "mouth to ear, median; dashed: one-way, of all that arrived"),
+            ("concealed", concealed_over_time, "share of frames made up"),
+        ):  # fmt: skip
+            drawings.append(
+                Drawing.of(
+                    f"adapt{number}-{what}",
+                    title,
+                    [partial(draw, courses=courses, colours=colours)],
+                    (4.2, 2.4),
+                    f"{what} over time on {title}",
+                    f"{note} (means of {count} cells)",
                 )
-    return Adaptation(drawings, list(colours.items()))
+            )
+    return Drawings(drawings, list(colours.items()))
 
 
 def course(run: Tables, cell_ids: Sequence[str]) -> pd.DataFrame:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -238,8 +238,16 @@ class _Page:
                 self.shown, sending, self.order.networks, self.order.transports
             ),
             "protection_cells": adaptation.MOST_CELLS,
-            "adaptation": self._adaptation(sending),
-            "sharing": self._sharing(),
+            "adaptation": self._limited(
+                "rates over time",
+                adaptation.adaptation_of(
+                    self.shown, sending, self.order.networks, self.order.transports
+                ),
+            ),
+            "sharing": self._limited(
+                "shared links",
+                sharing.sharing_of(self.shown, self.order.networks, self.order.transports),
+            ),
             "propagation": propagation.section(self.run_dir, self.colours),
             "unscored": self._unscored(),
             "min_clusters": MIN_CLUSTERS,
@@ -409,17 +417,8 @@ class _Page:
             self.left_out.append(f"{len(drawn) - MAX_PANELS} of {len(drawn)} drawings of {what}.")
         return drawn[:MAX_PANELS]
 
-    def _adaptation(self, sending: pd.DataFrame) -> adaptation.Adaptation | None:
-        found = adaptation.adaptation_of(
-            self.shown, sending, self.order.networks, self.order.transports
-        )
-        drawn = self._drawings("rates over time", found.drawings) if found else []
-        return adaptation.Adaptation(drawn, found.key) if found else None
-
-    def _sharing(self) -> sharing.Sharing | None:
-        found = sharing.sharing_of(self.shown, self.order.networks, self.order.transports)
-        drawn = self._drawings("shared links", found.drawings) if found else []
-        return sharing.Sharing(drawn, found.key) if found else None
+    def _limited(self, what: str, found: sections.Drawings | None) -> sections.Drawings | None:
+        return found and replace(found, drawings=self._drawings(what, found.drawings))
 
     def _listeners(self) -> list[tuple[str, str]]:
         pairs = set(zip(self.shown.cells["transport"], self.shown.cells["receiver"], strict=True))

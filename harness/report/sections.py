@@ -3,7 +3,7 @@ the tables of their modules for the template to lay out."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -24,6 +24,8 @@ from harness.store import Tables
 Namer = Callable[[Sequence[str]], str]
 """The name of a (transport, receiver, codec) as the page says it."""
 MAX_SWEEP_PANELS = 12
+WAY = ["network", "codec", "receiver"]
+"""Where transports are compared with each other."""
 _FOREST = ("pesq_wb", "stoi", "delay_p50")
 _SILENCE = 1e-9
 _NAME = ["transport", "receiver", "codec"]
@@ -50,6 +52,27 @@ class Drawing:
     ) -> Drawing:
         """Of ``draws`` side by side; see :func:`harness.report.figures.svg_row`."""
         return cls(title, Markup(figures.svg_row(identity, draws, size, description)), note)
+
+
+@dataclass(frozen=True)
+class Drawings:
+    """Drawings, by network, and the colours of the transports in them."""
+
+    drawings: list[Drawing]
+    key: list[tuple[str, str]]
+
+
+def ways(
+    rows: pd.DataFrame, networks: Sequence[str], among: pd.DataFrame
+) -> Iterator[tuple[Any, list[Any], str]]:
+    """Every ``WAY`` in ``rows``, in the order of ``networks``: a number of its own, its names, and
+    a title of those that tell it apart ``among`` all."""
+    tell = [axis for axis in ("codec", "receiver") if among[axis].nunique() > 1]
+    found = rows.drop_duplicates(WAY)
+    for network in networks:
+        for number, way in found[found["network"] == network].iterrows():
+            title = " · ".join([network, *(str(way[axis]) for axis in tell)])
+            yield number, way[WAY].tolist(), title
 
 
 # --- differences ----------------------------------------------------------------------------------
