@@ -15,14 +15,14 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 
 from harness.codecs.base import CodecFacts, Pcm
 from harness.control import Channel
 from harness.endpoint.sender import frame_count
-from harness.errors import HarnessError, Unsupported
+from harness.errors import Blame, HarnessError, Unsupported
 from harness.labs.base import Pair
 from harness.media.fates import join
 from harness.media.packet import wire_sizes
@@ -129,7 +129,8 @@ def describe(cell: Cell, lab: str, engine: str) -> dict[str, Any]:
 def without_streaming(row: dict[str, Any], error: HarnessError) -> CellResult:
     """The result of a cell that ended with ``error`` before its records could be collected."""
     status = "unsupported" if isinstance(error, Unsupported) else "failed"
-    return CellResult({**row, "status": status, "reason": str(error)}, {}, {}, {})
+    ending = {"status": status, "reason": str(error), "blame": error.blame}
+    return CellResult({**row, **ending}, {}, {}, {})
 
 
 def facts_of(cell: Cell, pair: Pair, assets: Mapping[str, str]) -> CodecFacts:
@@ -455,7 +456,8 @@ def written_up(
         "codec_facts": json.dumps(asdict(facts)),
         "weights": facts.weights,
         "status": "invalid" if verdict else "ok",
-        "reason": "; ".join(verdict) or None,
+        "reason": "; ".join(doubt.reason for doubt in verdict) or None,
+        "blame": _blame(verdict, row.get("compute")),
         "media_s": media_s,
         "t0_ns": observed.t0_ns,
         "trace_sha256": met.trace.sha256,
@@ -509,35 +511,60 @@ def _wire_bytes(observed: Observed) -> int:
     return int(observed.link_log["size_bytes"][forward].sum())
 
 
-def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> list[str]:
+class Doubt(NamedTuple):
+    """A reason not to believe a cell, and whose fault it is."""
+
+    reason: str
+    blame: Blame
+
+
+def _blame(doubts: Sequence[Doubt], compute: str | None) -> Blame | None:
+    """Whose fault it is that a cell is invalid: the machine's if it had any part in it. In virtual
+    time it has none, unless the cost of calls is ``measured`` on it."""
+    if not doubts:
+        return None
+    disturbable = compute in (None, "measured")
+    by_machine = disturbable and any(doubt.blame == "machine" for doubt in doubts)
+    return "machine" if by_machine else "asked"
+
+
+def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> list[Doubt]:
     """Why the cell is invalid; empty when it is not."""
-    reasons = [
-        f"link {f.direction}: {f.figure} asked {f.asked}, measured {f.measured} {f.unit}"
-        f" (tolerance {f.tolerance})"
+    doubts = [
+        Doubt(
+            f"link {f.direction}: {f.figure} asked {f.asked}, measured {f.measured} {f.unit}"
+            f" (tolerance {f.tolerance})",
+            f.blame,
+        )
         for f in figures
         if f.ok is False
     ]
     counters = observed.link["counters"]
-    reasons += [
-        f"the link's own account does not close: {counters[doubt]} packets {meaning}"
-        for doubt, meaning in _DOUBTS.items()
-        if counters.get(doubt)
+    doubts += [
+        Doubt(
+            f"the link's own account does not close: {counters[counter]} packets {meaning}",
+            "machine",
+        )
+        for counter, meaning in _DOUBTS.items()
+        if counters.get(counter)
     ]
     sent = max(
         (observed.sender, *(track.sender for track in observed.tracks)),
         key=itemgetter("late_frames"),
     )
     if sent["late_frames"] > LATE_SHARE * frames:
-        reasons.append(
+        text = (
             f"the sender fell behind: {sent['late_frames']} of {frames} frames left more than a"
             f" frame late (worst {sent['worst_lateness_ns'] / NS_PER_MS:.1f} ms);"
             " use fewer --jobs"
         )
+        doubts.append(Doubt(text, "machine"))
     clocks = {
         (end["boot_id"], end["time_ns"])
         for end in (observed.sender, observed.receiver)
         if "boot_id" in end
     }
     if len(clocks) > 1:
-        reasons.append("sender and receiver do not share a clock (boot_id or time namespace)")
-    return reasons
+        text = "sender and receiver do not share a clock (boot_id or time namespace)"
+        doubts.append(Doubt(text, "asked"))
+    return doubts

@@ -19,6 +19,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Literal
 
 EXIT_OK = 0
 EXIT_CELLS = 1
@@ -27,16 +28,24 @@ EXIT_MACHINE = 3
 EXIT_INTERRUPTED = 130
 
 
+Blame = Literal["machine", "asked"]
+"""Why a cell is not ``ok``: the machine disturbed it, so that another try may end well, or what was
+asked of it cannot be had here."""
+
+
 class HarnessError(Exception):
-    """Something went wrong that the message explains; ``exit_code`` is the process's."""
+    """Something went wrong that the message explains; ``exit_code`` is the process's, ``blame``
+    that of a cell which ends with it."""
 
     exit_code = EXIT_CELLS
+    blame: Blame = "machine"
 
 
 class BadInput(HarnessError):
     """What the user wrote cannot be used."""
 
     exit_code = EXIT_BAD_INPUT
+    blame = "asked"
 
 
 class ScenarioError(BadInput):
@@ -60,6 +69,8 @@ class MachineCannot(HarnessError):
 class Unsupported(HarnessError):
     """A cell asks for something that the chosen engine, codec or library cannot do."""
 
+    blame = "asked"
+
 
 class CellFailed(HarnessError):
     """A cell broke while it ran."""
@@ -67,6 +78,8 @@ class CellFailed(HarnessError):
 
 class ReadBackMismatch(CellFailed):
     """The kernel's qdisc differs from the one that was asked for."""
+
+    blame = "asked"
 
 
 @contextmanager

@@ -140,7 +140,7 @@ def test_ids_are_pinned() -> None:
     """
     first = min(cells(TEXT.replace("opus, bitrate: 24kbit", "g722")), key=lambda cell: cell.label)
     assert first.label == "g711/tcp/clean/adaptive-60ms/anna/0"
-    assert first.cell_id == "070b710ce4b3057f"
+    assert first.cell_id == "07c9c8194058a371"
 
 
 PLAIN = """\

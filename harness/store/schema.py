@@ -6,6 +6,7 @@
 * 2 - runs: baseline, added_controls; cells: control, sweep, impairment, trace_sha256, compute; lab
   virtual and engine model, whose cells have null in started_utc and wall_s.
 * 3 - packets: purpose, fate spare; frames: target_bps; table legacy.
+* 4 - runs: sessions, corpus; cells: blame, reference_sha256; table attempts.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -15,7 +16,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-SCHEMA_VERSION = 3
+SCHEMA_VERSION = 4
 
 
 class Column(NamedTuple):
@@ -82,6 +83,9 @@ CELLS = {
     "compute": Column("str", "", "virtual lab: measured, profile or zero; else null", since=2),
     "status": Column("str", "", "ok, invalid, failed or unsupported"),
     "reason": Column("str", "", "null when ok"),
+    "blame": Column(
+        "str", "", "machine where another try may end well, asked where not; null when ok", since=4
+    ),
     "started_utc": Column("str", "", "ISO 8601"),
     "wall_s": Column("float", "s", "wall time of the cell"),
     "media_s": Column("float", "s", "duration of the item"),

@@ -16,6 +16,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from harness.errors import Blame
 from harness.network.link import Deliveries, LinkPair
 from harness.network.proof import changing, static
 from harness.network.proof.changing import GUARD_NS
@@ -25,6 +26,8 @@ from harness.records import Columns
 __all__ = ["GUARD_NS", "ProofFigure", "prove"]
 
 Direction = Literal["forward", "reverse"]
+_UNITS_OF_CHANCE = ("share", "packets")
+"""Of figures that count what a link's effects did to packets."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +42,11 @@ class ProofFigure:
     unit: str
     ok: bool | None
     note: str = ""
+
+    @property
+    def blame(self) -> Blame:
+        """Whose fault a wrong figure is: a busy machine delays packets, it does not draw losses."""
+        return "asked" if self.unit in _UNITS_OF_CHANCE else "machine"
 
 
 def prove(
