@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "harness"
 
-COMMON = {"errors", "units", "fields", "records"}
+COMMON = {"errors", "units", "fields", "records", "threads"}
 """Imported by every room; they import each other and nothing else of the harness."""
 
 ROOMS: dict[str, set[str]] = {
@@ -21,6 +21,7 @@ ROOMS: dict[str, set[str]] = {
     "units": set(),
     "fields": set(),
     "records": set(),
+    "threads": set(),
     "control": set(),
     "clockfacts": set(),
     "linux": set(),

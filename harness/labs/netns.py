@@ -15,7 +15,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from harness import errors
+from harness import errors, threads
 from harness.control import Listener
 from harness.labs.base import ENV_RUN, START_TIMEOUT_S, Pair, Session
 from harness.network.topology import RECEIVER_ADDRESS
@@ -87,7 +87,7 @@ class NetnsLab:
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=output,
-                env={**os.environ, ENV_RUN: self._session.run_id, "OMP_NUM_THREADS": "1"},
+                env={**os.environ, **threads.ENVIRONMENT, ENV_RUN: self._session.run_id},
                 start_new_session=True,
             )
 

@@ -10,7 +10,7 @@ import argparse
 import os
 from pathlib import Path
 
-from harness import linux
+from harness import linux, threads
 
 
 def main() -> None:
@@ -25,7 +25,7 @@ def main() -> None:
         linux.die_with_parent()
     if options.unshare:
         # One thread may enter a user namespace, and numerical libraries start their own.
-        os.environ["OMP_NUM_THREADS"] = os.environ["OPENBLAS_NUM_THREADS"] = "1"
+        os.environ.update(threads.ENVIRONMENT)
     from harness.clockfacts import clock_facts
     from harness.control import serve
     from harness.network import topology

@@ -8,14 +8,13 @@ one by one, and only the one that kills it again has no score. Audio travels as 
 from __future__ import annotations
 
 import multiprocessing
-import os
 import queue
 import signal
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -28,15 +27,11 @@ import soundfile
 from harness.errors import Unsupported
 from harness.score.metrics import Score
 from harness.score.quality import MEASURES, AudioTask, Measure, score_audio, unscored
+from harness.threads import new_processes_with_one_thread
 
 T = TypeVar("T")
 R = TypeVar("R")
 TIMEOUT_S = 120.0
-_ONE_THREAD = {
-    "OMP_NUM_THREADS": "1",
-    "OPENBLAS_NUM_THREADS": "1",
-    "MKL_NUM_THREADS": "1",
-}
 
 
 @dataclass(frozen=True)
@@ -100,7 +95,7 @@ class Workers:
         self._all: list[Worker] = []
 
     def __enter__(self) -> Self:
-        self._environment.enter_context(_one_thread())
+        self._environment.enter_context(new_processes_with_one_thread())
         self._all = [self._make() for _ in range(self._count)]
         for worker in self._all:
             self._idle.put(worker)
@@ -217,18 +212,3 @@ class Worker:
 
 def _cause(exit_code: int) -> str:
     return signal.Signals(-exit_code).name if exit_code < 0 else f"exit code {exit_code}"
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Have the libraries of child processes that start inside keep to one thread each."""
-    before = {name: os.environ.get(name) for name in _ONE_THREAD}
-    os.environ.update(_ONE_THREAD)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                os.environ.pop(name, None)
-            else:
-                os.environ[name] = value

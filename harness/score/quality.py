@@ -37,6 +37,7 @@ from harness.score.align import (
     without_delay,
 )
 from harness.score.metrics import METRICS, NoScore, Score, score
+from harness.threads import one_thread
 
 CHECK_HZ = 16_000
 MIN_ACTIVE_S = 3.2
@@ -209,9 +210,10 @@ def measures(names: Collection[str]) -> tuple[Measure, ...]:
 
 
 def score_audio(task: AudioTask, wanted: Sequence[Measure] = MEASURES) -> list[Score]:
-    """One score per measure wanted, in their order."""
+    """One score per measure wanted, in their order; computed with one thread."""
     signals = _Signals(task)
-    return [_measured(measure, task, signals) for measure in wanted]
+    with one_thread():
+        return [_measured(measure, task, signals) for measure in wanted]
 
 
 def unscored(measure: Measure, reason: str) -> Score:
