@@ -8,7 +8,7 @@ over a window. The target depth is a high quantile of PDV, as in WebRTC's NetEQ.
 from __future__ import annotations
 
 from bisect import bisect_left, insort
-from collections import deque
+from collections import OrderedDict
 
 from harness.media.settings import ReceiverSettings
 from harness.units import NS_PER_MS, NS_PER_S
@@ -16,16 +16,34 @@ from harness.units import NS_PER_MS, NS_PER_S
 QUANTILE = 0.97
 _WINDOW_NS = 5 * NS_PER_S
 _TRUSTED_NS = NS_PER_S
+_ANCHOR_FRAMES = 10
 BAND_NS = 20 * NS_PER_MS
 """Depths from target to target + band are left alone: wider than the longest pitch period, so
 that one stretch never asks for its opposite."""
 
 
+class Anchor:
+    """What a fixed buffer counts its depth from: the least relative delay among the first ten
+    frames, so that one packet that was held up does not deepen the buffer for the whole stream."""
+
+    def __init__(self) -> None:
+        self._left = _ANCHOR_FRAMES
+        self.least_ns: int | None = None
+        """None before the first frame."""
+
+    def add(self, relative_delay_ns: int) -> None:
+        """A frame is complete."""
+        if self._left:
+            self._left -= 1
+            least_ns = relative_delay_ns if self.least_ns is None else self.least_ns
+            self.least_ns = min(least_ns, relative_delay_ns)
+
+
 class DelayEstimator:
     """Target depth from recent arrivals.
 
-    The window holds as many packets as there are frames in 5 s. Before one second's worth has
-    come, the target is the setting's start depth.
+    The window holds 5 s of frames, each with the delay of its last packet. Before one second's
+    worth has come, the target is the setting's start depth.
     """
 
     def __init__(self, settings: ReceiverSettings, frame_ns: int) -> None:
@@ -33,15 +51,23 @@ class DelayEstimator:
         self._frame_ns = frame_ns
         self._length = max(_WINDOW_NS // frame_ns, 2)
         self._trusted = max(_TRUSTED_NS // frame_ns, 2)
-        self._recent: deque[int] = deque()
+        self._recent: OrderedDict[int, int] = OrderedDict()  # by frame, in order of arrival
         self._sorted: list[int] = []
 
-    def add(self, relative_delay_ns: int) -> None:
+    def add(self, frame: int, relative_delay_ns: int) -> None:
         """One arrival, late ones included (they are what the target must learn from)."""
-        if len(self._recent) == self._length:
-            del self._sorted[bisect_left(self._sorted, self._recent.popleft())]
-        self._recent.append(relative_delay_ns)
+        held_ns = self._recent.get(frame)
+        if held_ns is not None:
+            if relative_delay_ns <= held_ns:
+                return
+            self._forget(held_ns)
+        elif len(self._recent) == self._length:
+            self._forget(self._recent.popitem(last=False)[1])
+        self._recent[frame] = relative_delay_ns
         insort(self._sorted, relative_delay_ns)
+
+    def _forget(self, delay_ns: int) -> None:
+        del self._sorted[bisect_left(self._sorted, delay_ns)]
 
     @property
     def fastest_ns(self) -> int:

@@ -3,12 +3,15 @@
 The playout clock starts when the first complete frame arrives: frame k0, arrived at A, is due at
 A + start depth, frame k at (k - k0) frames from that. From then on audio is asked for without a
 gap, each pull due when the audio pulled before has been played. ``fixed`` keeps to one media frame
-per pull. ``adaptive`` (after WebRTC's NetEQ) holds the depth that ``jitterbuffer`` asks for:
+per pull, its depth counted from the least delayed of the first ten frames: where that is not the
+first one, what is too deep is left out at once. ``adaptive`` (after WebRTC's NetEQ) holds the depth
+that ``jitterbuffer`` asks for:
 
 * too deep or too shallow: one pitch period of a decoded frame is left out or put in;
-* empty: time is inserted instead of skipping media, as long as the depth stays within ``max_ns``.
-  If what comes next shows that media was lost meanwhile, the inserted time turns out to have been
-  its concealment, and the depth is as before.
+* empty: time is inserted instead of skipping media, as long as the depth stays within ``max_ns``;
+  the decoder conceals meanwhile, as it would for a lost frame. If a later packet shows that frames
+  were lost, the inserted time is relabelled as their concealment and the depth is unchanged. So
+  ``fixed`` and ``adaptive`` give the same media track for the same losses on a link without jitter.
 
 Each media frame 0...K-1 ends exactly once on the *media track* (K*F samples, the sender's media
 timeline). The *played track* is what was heard, inserted and stretched time included.
@@ -22,7 +25,8 @@ codec's place; where it does better with the frame after the gap, and that is he
 once.
 The decoder is told of every missing frame once, in order (``recover`` or ``conceal``), even where
 its audio is not used: its state must pass the gap as it would have with its own concealment, or the
-frames that follow would differ between settings.
+frames that follow would differ between settings. A decoder that conceals is asked for inserted time
+as well.
 """
 
 from __future__ import annotations
@@ -36,12 +40,12 @@ from harness.codecs.base import CodecFacts, Decoder, Pcm
 from harness.errors import CellFailed
 from harness.media.concealment import generic_concealment
 from harness.media.feedback import Reporter
-from harness.media.jitterbuffer import BAND_NS, DelayEstimator
+from harness.media.jitterbuffer import BAND_NS, Anchor, DelayEstimator
 from harness.media.packet import REPORT_TIMES, ForeignPacket, Packet, Purpose
 from harness.media.protection import ParityStore, Restored, unwrap
 from harness.media.reassembly import Reassembler
 from harness.media.settings import ReceiverSettings, SenderSettings
-from harness.media.stretch import LONGEST_PERIOD_S, accelerate, expand
+from harness.media.stretch import LONGEST_PERIOD_S, accelerate, expand, leave_out
 from harness.media.wire import HARNESS, Wire
 from harness.records import (
     PLAYED_FRAMES,
@@ -102,16 +106,17 @@ class ReceiverCore:
         self._clock = clock
         self._device_ns, self._max_ns = settings.device_ns, settings.max_ns
         self._adaptive = settings.mode == "adaptive"
-        self._forced = settings.concealment != "codec"
+        self._override_codec_plc = settings.concealment != "codec"
         self._generic = generic_concealment(settings, facts, assets or {})
-        self._ahead: list[Pcm | None] = []  # frame ``next``, where it is decoded already
+        self._predecoded: list[Pcm | None] = []  # frame ``next``, where it is decoded already
         self._buffer = Reassembler()
         self._delays = DelayEstimator(settings, facts.frame_ns)
+        self._anchor = Anchor()
         self._packets: list[list[int]] = []
         self._rows: list[list[int]] = []
         self._next = 0
         self._first_pull_ns: int | None = None
-        self._waits: list[tuple[int, Pcm]] = []  # (row, audio) of inserted time, not yet explained
+        self._inserted: list[tuple[int, Pcm]] = []  # (row, audio) that may yet be a concealment
         self._media = np.zeros(total_frames * facts.frame_samples, np.int16)
         self._played: list[Pcm] = []
         self._played_samples = 0
@@ -178,13 +183,14 @@ class ReceiverCore:
                 return _UNDECODABLE
             verdict = _DUPLICATE if added == "duplicate" else _INCOMPLETE
             if added == "complete":
+                relative_ns = recv_ns - self._media_ns(frame)
                 if self._first_pull_ns is None:
-                    start = recv_ns + self._settings.start_ns
-                    self._first_pull_ns = start - self._media_ns(frame)
+                    self._first_pull_ns = relative_ns + self._settings.start_ns
+                self._anchor.add(relative_ns)
                 if self._redundant:
                     self._use_redundancy(frame, recv_ns)
         if self._adaptive and verdict is not _DUPLICATE:
-            self._delays.add(recv_ns - self._media_ns(frame))
+            self._delays.add(frame, recv_ns - self._media_ns(frame))
         return verdict
 
     @property
@@ -284,10 +290,10 @@ class ReceiverCore:
         assert pull_ns is not None
         first = self._next
         if ready := self._buffer.ready(pull_ns):
-            if self._waits:
-                self._explain_waits(pull_ns)
+            if self._inserted:
+                self._resolve_inserted_time(pull_ns)
             self._skip_excess(pull_ns, max(ready))
-        elif self._adaptive and self._waited(pull_ns):
+        elif self._adaptive and self._insert_time(pull_ns):
             return
         if not self.finished:
             depth = len(ready) if self._next == first else len(self._buffer.ready(pull_ns))
@@ -300,7 +306,7 @@ class ReceiverCore:
         """
         if self._first_pull_ns is None:
             self._first_pull_ns = now_ns
-        for row, audio in self._waits[: self._total - self._next]:
+        for row, audio in self._inserted[: self._total - self._next]:
             self._assign(row, audio)
         while not self.finished:
             pull_ns = self.next_pull_ns()
@@ -319,7 +325,7 @@ class ReceiverCore:
         kind = _DECODED
         if (held := self._buffer.peek(k, pull_ns)) is not None:
             complete_ns = held.complete_ns
-            audio = self._ahead.pop() if self._ahead else self._decode(held.payload)
+            audio = self._predecoded.pop() if self._predecoded else self._decode(held.payload)
             if audio is not None:
                 audio = self._generic.heard(audio)
             if held.restored:
@@ -336,11 +342,12 @@ class ReceiverCore:
         if audio is None:
             audio, kind, fec_ns = self._make_up(k, pull_ns)
             complete_ns = max(complete_ns, fec_ns)
-        heard = audio
-        if self._adaptive and kind is _DECODED:
-            heard = self._stretch(audio, pull_ns)
-            if len(heard) != len(audio):
-                kind = Kind.STRETCHED
+        if not self._adaptive:
+            heard = self._catch_up(audio, pull_ns)
+        else:
+            heard = self._stretch(audio, pull_ns) if kind is _DECODED else audio
+        if kind is _DECODED and len(heard) != len(audio):
+            kind = Kind.STRETCHED
         end_ns = self._clock()
         self._record(k, kind, complete_ns, pull_ns, start_ns, end_ns, audio, heard, depth)
         self._next += 1
@@ -365,15 +372,21 @@ class ReceiverCore:
             if audio is not None:
                 audio = self._generic.heard(self._checked(audio))
                 return audio, Kind.FEC, later.complete_ns
-        audio = self._decoder.conceal()
-        if audio is not None and not self._forced:
-            return self._generic.heard(self._checked(audio)), Kind.CONCEALED, -1
+        audio, kind = self._conceal(self._decoder.conceal(), pull_ns)
+        return audio, kind, -1
+
+    def _conceal(self, codec_plc: Pcm | None, pull_ns: int) -> tuple[Pcm, Kind]:
+        """The decoder's own concealment of frame ``next`` where there is one and the settings leave
+        it to the codec, else the generic one."""
+        if codec_plc is not None and not self._override_codec_plc:
+            return self._generic.heard(self._checked(codec_plc)), Kind.CONCEALED
         following = None
-        if self._generic.looks_ahead and (held := self._buffer.peek(k + 1, pull_ns)) is not None:
-            following = self._decode(held.payload)
-            self._ahead.append(following)
+        later = self._buffer.peek(self._next + 1, pull_ns) if self._generic.looks_ahead else None
+        if later is not None:
+            following = self._decode(later.payload)
+            self._predecoded.append(following)
         audio, silent = self._generic.conceal(following)
-        return audio, Kind.SILENCE if silent else Kind.CONCEALED, -1
+        return audio, Kind.SILENCE if silent else Kind.CONCEALED
 
     def _checked(self, audio: Pcm) -> Pcm:
         expected = (self._frame_samples,)
@@ -442,8 +455,8 @@ class ReceiverCore:
         """
         while (newest - self._next) * self._frame_ns > self._max_ns:
             start_ns = self._clock()
-            if self._ahead:
-                self._ahead.clear()
+            if self._predecoded:
+                self._predecoded.clear()
             else:
                 self._decoder.conceal()
             self._discard(self._next, pull_ns)
@@ -453,6 +466,14 @@ class ReceiverCore:
                 self._next, Kind.SILENCE, -1, pull_ns, start_ns, end_ns, silence, silence[:0]
             )
             self._next += 1
+
+    def _catch_up(self, audio: Pcm, pull_ns: int) -> Pcm:
+        """``audio``, shorter by what the fixed buffer is deeper than it is to be: the frame that
+        started the clock was slower than one of those that came soon after it."""
+        assert self._anchor.least_ns is not None
+        due_ns = self._anchor.least_ns + self._settings.start_ns + self._media_ns(self._next)
+        excess = (pull_ns - due_ns) * self._rate_hz // NS_PER_S
+        return leave_out(audio, min(excess, len(audio)), self._rate_hz) if excess > 0 else audio
 
     def _stretch(self, audio: Pcm, pull_ns: int) -> Pcm:
         """``audio``, a pitch period longer or shorter where the depth is off its target."""
@@ -476,34 +497,37 @@ class ReceiverCore:
         tail.append(np.zeros(max(missing, 0), np.int16))
         return np.concatenate(tail[::-1])[-self._kept :]
 
-    def _waited(self, pull_ns: int) -> bool:
-        """Insert a frame of time where that keeps the depth within its bound.
+    def _insert_time(self, pull_ns: int) -> bool:
+        """Play a frame of concealment while nothing is here, if the depth stays within its bound.
 
-        At the bound the oldest inserted time becomes the concealment of the frame waited for, so
-        that media goes on at its pace while the wait goes on too.
+        The decoder conceals first, as in NetEQ. Where it cannot, it is not asked before the frame
+        is known to be lost: ``conceal`` may drop state that a late frame still needs. At the bound
+        the oldest inserted time becomes the concealment of the frame waited for, so that media goes
+        on at its pace while the wait goes on too.
         """
         bound_ns = self._max_ns - self._frame_ns
-        while self._depth_ns(pull_ns) > bound_ns and self._waits:
-            self._explain_wait()
+        while self._depth_ns(pull_ns) > bound_ns and self._inserted:
+            self._relabel_oldest()
         if self.finished or self._depth_ns(pull_ns) > bound_ns:
             return False
         start_ns = self._clock()
-        audio, silent = self._generic.conceal()
-        kind = Kind.SILENCE if silent else Kind.CONCEALED
-        self._waits.append((len(self._rows), audio))
+        codec_plc = self._decoder.conceal() if self._facts.conceals else None
+        audio, kind = self._conceal(codec_plc, pull_ns)
+        self._inserted.append((len(self._rows), audio))
         self._record(-1, kind, -1, pull_ns, start_ns, self._clock(), audio, audio)
         return True
 
-    def _explain_waits(self, pull_ns: int) -> None:
-        """Media is here again: the inserted time concealed the frames lost before it, and what is
-        left of it was waiting indeed."""
-        while self._waits and self._buffer.peek(self._next, pull_ns) is None:
-            self._explain_wait()
-        self._waits.clear()
+    def _resolve_inserted_time(self, pull_ns: int) -> None:
+        """Media is here again. Inserted time becomes the concealment of the frames lost before it;
+        what is left of it has deepened the buffer."""
+        while self._inserted and self._buffer.peek(self._next, pull_ns) is None:
+            self._relabel_oldest()
+        self._inserted.clear()
 
-    def _explain_wait(self) -> None:
-        self._decoder.conceal()
-        self._assign(*self._waits.pop(0))
+    def _relabel_oldest(self) -> None:
+        if not self._facts.conceals:
+            self._decoder.conceal()
+        self._assign(*self._inserted.pop(0))
 
     def _assign(self, row: int, audio: Pcm) -> None:
         """Make inserted time the concealment of media frame ``next``."""

@@ -13,7 +13,8 @@ MOST_TRACKS = 16
 class ReceiverSettings:
     """Jitter buffer, concealment and device of one receiver.
 
-    ``start_ns`` is the depth at the first packet (in ``fixed`` mode for ever); ``max_ns`` bounds
+    ``start_ns`` is the depth at the first packet (in ``fixed`` mode for ever, above the least
+    delayed of the first ten frames); ``max_ns`` bounds
     the adaptive buffer, and in both modes the frames held. ``device_ns`` lies between the pull of
     a frame from the jitter buffer and its first sample leaving the device.
     """

@@ -80,6 +80,14 @@ def expand(history: Pcm, frame: Pcm, rate_hz: int, likeness: float) -> Pcm:
     return np.concatenate((cross_fade(frame[:period], history[-period:]), frame))
 
 
+def leave_out(frame: Pcm, samples: int, rate_hz: int) -> Pcm:
+    """``frame`` without so many samples, its start fading within 2.5 ms into what comes after
+    them. Empty where they are all of it."""
+    rest = frame[samples:]
+    overlap = min(round(SHORTEST_PERIOD_S * rate_hz), len(rest))
+    return np.concatenate((cross_fade(frame[:overlap], rest[:overlap]), rest[overlap:]))
+
+
 def accelerate(history: Pcm, frame: Pcm, rate_hz: int, likeness: float) -> Pcm:
     """``frame`` without one period, or itself where the signal is less alike than ``likeness``.
 

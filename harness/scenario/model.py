@@ -339,7 +339,8 @@ class JitterBuffer(Written):
 
     mode: Literal["fixed", "adaptive"] = _LISTENER.mode
     start: Delay = Field(
-        default=_LISTENER.start_ns, description="depth at the first packet; fixed: for ever"
+        default=_LISTENER.start_ns,
+        description="depth at the first packet; fixed: above the fastest of the first ten",
     )
     max: Delay = Field(default=_LISTENER.max_ns, description="no frame waits longer")
 

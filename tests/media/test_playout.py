@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from itertools import pairwise
+from typing import Literal
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from harness.codecs.base import CodecFacts, Pcm
 from harness.errors import CellFailed
 from harness.media.packet import Packet
 from harness.media.playout import ReceiverCore
@@ -36,6 +39,13 @@ ADAPTIVE = ReceiverSettings(mode="adaptive")
 SPEECH = voiced(320 * 100)
 SENT = send(SPEECH)
 K = SENT.frames
+
+
+class CountingDecoder(ScriptedDecoder):
+    """Makes up other audio with every call, so that no two calls can change places unseen."""
+
+    def _constant(self, value: int) -> Pcm:
+        return super()._constant(value + len(self.calls))
 
 
 def kinds(frames: dict, of: range | None = None) -> list[str]:
@@ -307,6 +317,35 @@ def test_a_first_frame_held_up_for_a_second_does_not_keep_the_listener_behind() 
     assert len(heard.core.media()) == K * 320
 
 
+def test_a_first_packet_that_was_held_up_does_not_anchor_the_fixed_buffer() -> None:
+    """The depth counts from the least delayed of the first ten, which is packet 6 here."""
+    delays = [70, 55, 65, 50, 68, 60, 30, 65, 70, 55]
+    came = arrivals(SENT, lambda i: (delays[i] if i < 10 else 60) * MS)
+    heard = listen(came, K)
+    frames = heard.frames
+    behind = (frames["pull_ns"] - T0) / MS - 20 * (frames["frame"].astype(np.int64) + 1)
+    assert behind[0] == 70 + 60
+    settled = frames["frame"] >= 10
+    np.testing.assert_allclose(behind[settled], 30 + 60, atol=0.1)
+    np.testing.assert_array_equal(heard.core.media(), SPEECH)
+    assert len(heard.core.media()) - len(heard.core.played()) == 40 * 16
+    assert set(heard.verdicts()) == {"USED"}
+
+
+def test_a_packet_that_is_faster_than_the_first_ten_moves_nothing() -> None:
+    heard = listen(arrivals(SENT, lambda i: (60 if i < 13 else 5) * MS), K)
+    np.testing.assert_array_equal(heard.core.played(), SPEECH)
+
+
+def test_ten_frames_are_ten_frames_in_two_packets_each_too() -> None:
+    sent = send(SPEECH, max_packet_bytes=340)
+    fastest = 9 * 2
+    heard = listen(arrivals(sent, lambda i: (40 if i in (fastest, fastest + 1) else 60) * MS), K)
+    assert len(heard.core.media()) - len(heard.core.played()) == 20 * 16
+    unmoved = listen(arrivals(sent, lambda i: (40 if i in (20, 21) else 60) * MS), K)
+    np.testing.assert_array_equal(unmoved.core.played(), SPEECH)
+
+
 # -- adaptive --------------------------------------------------------------------------------------
 
 
@@ -379,6 +418,72 @@ def test_time_inserted_for_lost_frames_becomes_their_concealment() -> None:
     assert abs(depths[199] - depths[210]) <= 20, "and the depth is as before"
     assert heard.decoder.calls.count("conceal") == 8
     assert heard.decoder.calls[200:208] == ["conceal"] * 8
+
+
+LOSSES = {
+    "one": {100},
+    "every fifth": set(range(100, 490, 5)),
+    "bursts of two": {k + i for k in range(100, 290, 20) for i in range(2)},
+    "bursts of three, single ones": {k + i for k in range(100, 480, 30) for i in (0, 1, 2, 9)},
+    "bursts longer than the longest wait": {k + i for k in range(90, 450, 90) for i in range(30)},
+    "the end": set(range(480, 500)),
+}
+
+
+@pytest.mark.parametrize("lost", LOSSES.values(), ids=LOSSES.keys())
+@pytest.mark.parametrize("concealment", ["codec", "pitch"])
+@pytest.mark.parametrize(
+    "facts",
+    [FACTS, with_plc(), with_fec(), replace(with_fec(), recovery_frames=4)],
+    ids=["no plc", "plc", "fec", "dred"],
+)
+def test_without_jitter_both_modes_give_the_same_audio_for_the_same_losses(
+    lost: set[int], concealment: Literal["codec", "pitch"], facts: CodecFacts
+) -> None:
+    """A frame of depth, which the adaptive buffer keeps: packet k + 1 is there when k is due."""
+    came = arrivals(LONG, lambda i: None if i in lost else 30 * MS)
+    heard = {}
+    for mode in ("fixed", "adaptive"):
+        chosen = ReceiverSettings(mode=mode, start_ns=20 * MS, concealment=concealment)
+        decoder = CountingDecoder(facts)
+        heard[mode] = listen(came, LONG.frames, chosen, facts, decoder)
+    fixed, adaptive = heard["fixed"], heard["adaptive"]
+    np.testing.assert_array_equal(adaptive.core.media(), fixed.core.media())
+    media = adaptive.frames["frame"] >= 0
+    assert kinds({name: column[media] for name, column in adaptive.frames.items()}) == kinds(
+        fixed.frames
+    )
+    told = len(fixed.decoder.calls)
+    assert adaptive.decoder.calls[:told] == fixed.decoder.calls
+
+
+@pytest.mark.parametrize("mode", ["fixed", "adaptive"])
+def test_all_losses_are_concealed_by_the_codec_where_it_can(
+    mode: Literal["fixed", "adaptive"],
+) -> None:
+    lost = LOSSES["bursts of two"]
+    came = arrivals(LONG, lambda i: None if i in lost else 5 * MS)
+    heard = listen(came, LONG.frames, ReceiverSettings(mode=mode), with_plc())
+    frames = heard.core.media().reshape(-1, 320)
+    assert {k for k in range(LONG.frames) if (frames[k] == 1000).all()} == lost
+
+
+def test_redundancy_that_comes_while_time_is_inserted_restores_what_is_due_then() -> None:
+    """Three frames are lost and one frame of depth: two are inserted, the third is in frame 203."""
+    came = arrivals(LONG, lambda i: None if 200 <= i < 203 else 5 * MS)
+    chosen = ReceiverSettings(mode="adaptive", start_ns=20 * MS)
+    heard = listen(came, LONG.frames, chosen, with_fec())
+    assert heard.frames["frame"].tolist() == list(range(LONG.frames))
+    assert kinds(heard.frames, range(200, 203)) == ["CONCEALED", "CONCEALED", "FEC"]
+    assert (heard.core.media()[202 * 320 : 203 * 320] == 2000).all()
+
+
+def test_a_codec_without_concealment_hears_of_inserted_time_only_if_media_was_lost() -> None:
+    """MP3's ``conceal`` empties its bit reservoir, which a packet that is late still needs."""
+    stall = arrivals(LONG, lambda i: (300 - 20 * (i - 200)) * MS if 200 <= i < 215 else 0)
+    heard = listen(stall, LONG.frames, ADAPTIVE)
+    assert (heard.frames["frame"] == -1).any()
+    assert "conceal" not in heard.decoder.calls
 
 
 # -- whatever the network does ---------------------------------------------------------------------
