@@ -39,6 +39,7 @@ _MAX_PAYLOAD = 3 * 1275 + 7
 """Bytes: three 20 ms frames of 1275 bytes each in one 60 ms packet (RFC 6716, section 3)."""
 _APPLICATIONS = {"voip": 2048, "audio": 2049, "lowdelay": 2051}
 _SET_BITRATE, _GET_BITRATE, _SET_VBR, _SET_COMPLEXITY = 4002, 4003, 4006, 4010
+_SET_VBR_CONSTRAINT = 4020
 _SET_INBAND_FEC, _SET_PACKET_LOSS_PERC, _GET_LOOKAHEAD = 4012, 4014, 4027
 _SET_DRED_DURATION = 4050
 _BITRATES_BPS = (6_000, 510_000)
@@ -73,12 +74,23 @@ class Params(base.Params):
     application: Literal["voip", "audio", "lowdelay"] = "voip"
     complexity: Annotated[int, Field(ge=0, le=10)] = 10
     vbr: bool = True
+    vbr_constraint: bool = True
+    """Whether a variable rate is bounded (constrained VBR) or follows the signal freely, as it does
+    in ``opus_demo``. Only the CELT layer heeds it."""
     fec: bool = False
     expected_loss: Probability = 0.0
     deep_plc: bool = False
     dred: Annotated[DurationNs, Between(0, _DRED_LONGEST_NS, format_duration)] = 0
     """How far every packet's redundancy reaches back, as far as the bitrate allows; 0 is off. Its
     decoder conceals by deep PLC what DRED does not reach."""
+
+    @model_validator(mode="after")
+    def _constraint_has_an_effect(self) -> Self:
+        if not (self.vbr or self.vbr_constraint):
+            raise ValueError(
+                "vbr_constraint: false needs vbr: true (a constant rate is not bounded)"
+            )
+        return self
 
     @model_validator(mode="after")
     def _fec_is_possible(self) -> Self:
@@ -192,6 +204,7 @@ class OpusEncoder:
         for request, value in (
             (_SET_BITRATE, params.bitrate),
             (_SET_VBR, int(params.vbr)),
+            (_SET_VBR_CONSTRAINT, int(params.vbr_constraint)),
             (_SET_COMPLEXITY, params.complexity),
             (_SET_INBAND_FEC, int(params.fec)),
             (_SET_PACKET_LOSS_PERC, round(params.expected_loss * 100)),
@@ -282,8 +295,9 @@ class OpusDecoder:
             return None
         offset = frames_back * self._frame_samples
         begins, ends = self._dred.read(later_payload, offset)
-        # The vocoder bridges what is missing at an edge; it needs features for half of the frame.
-        if not ends < offset - self._frame_samples // 2 <= begins:
+        # The vocoder runs 10 ms behind its features; it predicts those missing at either end.
+        first_used = offset - self._frame_samples - self._rate_hz // 100
+        if not (begins > 0 and ends <= offset and first_used < begins):
             return None
         samples = self._lib.c.opus_decoder_dred_decode(
             self._state, self._dred.state, offset, self._pcm_at, self._frame_samples

@@ -18,11 +18,11 @@ timeline). The *played track* is what was heard, inserted and stretched time inc
 
 A frame whose own packets did not come may still be restored by what protects it
 (``media/protection.py``): it is then decoded as any other. What is missing after that is, in this
-order: recovered from the redundancy in a later payload (in-band FEC and DRED are part of the codec,
-so they are used whatever the concealment), concealed by the codec, concealed by the generic
-``pitch``. The settings ``zero``, ``repeat``, ``pitch``, ``tplcnet`` put that concealment in the
-codec's place; where it does better with the frame after the gap, and that is here, it is decoded at
-once.
+order: recovered from the redundancy in the nearest later payload (in-band FEC and DRED are part of
+the codec, so they are used whatever the concealment), concealed by the codec, concealed by the
+generic ``pitch``. The settings ``zero``, ``repeat``, ``pitch``, ``tplcnet`` put that concealment in
+the codec's place; where it does better with the frame after the gap, and that is here, it is
+decoded at once.
 The decoder is told of every missing frame once, in order (``recover`` or ``conceal``), even where
 its audio is not used: its state must pass the gap as it would have with its own concealment, or the
 frames that follow would differ between settings. A decoder that conceals is asked for inserted time
@@ -372,6 +372,7 @@ class ReceiverCore:
             if audio is not None:
                 audio = self._generic.heard(self._checked(audio))
                 return audio, Kind.FEC, later.complete_ns
+            break  # those after it do not reach farther back
         audio, kind = self._conceal(self._decoder.conceal(), pull_ns)
         return audio, kind, -1
 

@@ -152,6 +152,11 @@ def test_bitrate_is_what_was_asked_in_cbr() -> None:
     assert sizes == {64_000 // 50 // 8}
 
 
+def test_a_constraint_on_a_constant_rate_is_refused() -> None:
+    with pytest.raises(ValueError, match="vbr_constraint: false needs vbr: true"):
+        opus.Params(vbr=False, vbr_constraint=False)
+
+
 def test_frames_are_not_changed_by_coding() -> None:
     codec = make("opus")
     pcm = speech_like(16_000, 0.2)

@@ -154,6 +154,24 @@ def test_fec_comes_before_concealment_and_needs_the_next_packet_in_time() -> Non
     assert kinds(heard.frames, range(10, 12)) == ["CONCEALED", "FEC"]
 
 
+def test_redundancy_is_asked_of_the_nearest_packet_only() -> None:
+    """Where that one has none, parsing all that follow costs milliseconds and finds nothing."""
+
+    class WithoutRedundancy(ScriptedDecoder):
+        def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:
+            super().recover(later_payload, frames_back)
+            asked.append(frames_back)
+            return None
+
+    asked: list[int] = []
+    facts = replace(with_fec(), recovery_frames=10)
+    came = arrivals(SENT, lambda i: None if i in (10, 11, 12) else 5 * MS)
+    sees_far = ReceiverSettings(start_ns=300 * MS)
+    heard = listen(came, K, sees_far, facts, WithoutRedundancy(facts))
+    assert kinds(heard.frames, range(10, 13)) == ["CONCEALED"] * 3
+    assert asked == [3, 2, 1]
+
+
 def test_fec_is_the_codecs_own_whatever_the_concealment() -> None:
     zero = ReceiverSettings(concealment="zero")
     heard = listen(arrivals(SENT, lambda i: None if i == 10 else 0), K, zero, with_fec())

@@ -354,7 +354,8 @@ exclude:
             's.yaml:6: $.codecs[1].bitrate: expected a bitrate such as "24kbit", '
             'got "24 potato" (units: bit, kbit, mbit, gbit)',
             "s.yaml:7: $.codecs[1].bitrat: expected a known key (codec, name, rate, bitrate, "
-            "frame, application, complexity, vbr, fec, expected_loss, deep_plc, dred), "
+            "frame, application, complexity, vbr, vbr_constraint, fec, expected_loss, deep_plc, "
+            "dred), "
             'got "bitrat"; did you mean "bitrate"?',
             's.yaml:8: $.codecs[1].frame: expected a duration such as "20ms", got 20',
             f"s.yaml:9: $.codecs[2]: expected a codec ({', '.join(names())}), "
