@@ -9,9 +9,8 @@ from __future__ import annotations
 
 import json
 import os
-import threading
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
 from operator import itemgetter
@@ -24,6 +23,7 @@ from harness.control import Channel
 from harness.endpoint.sender import frame_count
 from harness.errors import Blame, HarnessError, Unsupported
 from harness.labs.base import Pair
+from harness.labs.capacity import Capacity
 from harness.media.fates import join
 from harness.media.packet import wire_sizes
 from harness.media.tracks import Track, track_figures, tracks_beside
@@ -62,31 +62,6 @@ _DOUBTS = {
     "in_flight": "still inside after the longest delay",
 }
 """Counters of a link that must be zero, and what it means when they are not."""
-
-
-class CpuBudget:
-    """A weighted semaphore: cells that together want more CPU than there is wait for each other.
-
-    The share of a core that a cell needs is measured when its codec is warmed up, so that eight
-    PCM cells run side by side where one EnCodec cell would fill the machine.
-    """
-
-    def __init__(self, cores: float) -> None:
-        self._free = self._capacity = cores
-        self._changed = threading.Condition()
-
-    @contextmanager
-    def claim(self, share: float) -> Iterator[None]:
-        share = min(share, self._capacity)
-        with self._changed:
-            self._changed.wait_for(lambda: self._free >= share - 1e-9)
-            self._free -= share
-        try:
-            yield
-        finally:
-            with self._changed:
-                self._free += share
-                self._changed.notify_all()
 
 
 @dataclass(frozen=True)
@@ -262,12 +237,13 @@ def stream(
     facts: CodecFacts,
     pcm: Pcm,
     assets: Mapping[str, str],
-    budget: CpuBudget,
+    cpu: Capacity,
 ) -> list[CellResult]:
     """Run the cells that one sender serves (see :func:`served`), each on a pair; the sender is that
     of the first, with sockets in the network namespaces of the others.
 
-    Raises CellFailed, Unsupported, BadInput; the pairs are then to be closed.
+    ``cpu`` is in cores: cells that together want more of them than there are wait for each other.
+    Raises Unsupported, BadInput (the pairs are then to be reset), CellFailed (to be closed).
     ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,).
     """
     began = monotonic_ns()
@@ -300,7 +276,7 @@ def stream(
     ready = _each(receivers, "prepare_receiver", jobs, cell.timeout_s)
     prepared = _prepared_sender(legs, jobs, ready, met[0].pcm)
     cost_ns = prepared["frame_cost_ns"] + sum(one["frame_cost_ns"] for one in ready)
-    with budget.claim(cost_ns / facts.frame_ns + BASE_SHARE * len(legs)):
+    with cpu.claim(cost_ns / facts.frame_ns + BASE_SHARE * len(legs)):
         _each(links, "start")  # returns when what the ends said to each other is through
         t0_ns = monotonic_ns() + LEAD_NS
         _each(links, "start", [{"t0_ns": t0_ns}] * len(legs))

@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import socket
 import struct
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from harness import errors
 from harness.records import Columns, pack, unpack
@@ -26,23 +27,50 @@ from harness.records import Columns, pack, unpack
 _HEAD = struct.Struct(">II")
 _LARGEST = 512 * 1024 * 1024
 _GLANCE_S = 0.5
+_TAKE_TIMEOUT_S = 10.0
+"""An idle agent takes a message at once; one that does not is hung."""
 _CARRIER = b"\0"
 Handler = Callable[[dict[str, Any], Columns], tuple[dict[str, Any], Columns]]
 
 
+class AgentProcess(Protocol):
+    """What a lab knows of the process at the other end of a channel."""
+
+    title: str
+    """Which agent it is: ``the sender of pair 3``."""
+
+    def runs(self) -> bool: ...
+
+    def post_mortem(self) -> str:
+        """How it ended, and the last lines of its log; waits a little for its end."""
+        ...
+
+
 class Channel:
-    """One end of a control connection."""
+    """One end of a control connection; errors name the agent, where its ``process`` is known."""
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, process: AgentProcess | None = None) -> None:
         self._socket = sock
+        self._process = process
+        self._unanswered = 0
+        self._closed = False
 
-    def send(self, header: dict[str, Any], columns: Columns | None = None) -> None:
-        """``files`` in the header are descriptors; the peer gets its own of them."""
+    def send(
+        self,
+        header: dict[str, Any],
+        columns: Columns | None = None,
+        timeout_s: float | None = None,
+    ) -> None:
+        """``files`` in the header are descriptors; the peer gets its own of them.
+
+        Raises TimeoutError where the peer does not take the message.
+        """
         files = header.get("files", ())
         if files:
             header = {**header, "files": len(files)}
         text = json.dumps(header).encode()
         block = pack(columns) if columns else b""
+        self._socket.settimeout(timeout_s)
         self._socket.sendall(_HEAD.pack(len(text), len(block)) + text + block)
         if files:
             socket.send_fds(self._socket, [_CARRIER], files)
@@ -77,24 +105,56 @@ class Channel:
         self, op: str, arguments: dict[str, Any] | None = None, columns: Columns | None = None
     ) -> None:
         try:
-            self.send({"op": op, **(arguments or {})}, columns)
+            self.send({"op": op, **(arguments or {})}, columns, _TAKE_TIMEOUT_S)
+        except TimeoutError:
+            raise errors.CellFailed(
+                f"{self._title} did not take a message within {_TAKE_TIMEOUT_S:.0f} s"
+            ) from None
         except OSError as error:
-            raise errors.CellFailed(f"the agent is gone ({error})") from error
+            raise self._died(error) from error
+        self._unanswered += 1
 
     def answer(self, timeout_s: float) -> tuple[dict[str, Any], Columns]:
-        try:
-            header, columns = self.receive(time.monotonic() + timeout_s)
-        except TimeoutError:
-            raise errors.CellFailed(f"no answer from the agent within {timeout_s:.0f} s") from None
-        except (EOFError, OSError) as error:
-            raise errors.CellFailed(f"the agent died ({error})") from error
+        header, columns = self._reply(timeout_s)
         if not header.get("ok"):
             kind = getattr(errors, str(header.get("kind")), errors.CellFailed)
             raise kind(header.get("error", "unknown error"))
         return header, columns
 
+    def settle(self, timeout_s: float) -> None:
+        """Take the answers to all that was asked, and drop them, so that the next question gets
+        its own. Raises CellFailed on time-out or a dead peer."""
+        deadline = time.monotonic() + timeout_s
+        while self._unanswered:
+            header, _ = self._reply(max(deadline - time.monotonic(), 0.0))
+            for file in header.get("files", ()):
+                os.close(file)
+
+    def _reply(self, timeout_s: float) -> tuple[dict[str, Any], Columns]:
+        try:
+            reply = self.receive(time.monotonic() + timeout_s)
+        except TimeoutError:
+            raise errors.CellFailed(
+                f"{self._title} did not answer within {timeout_s:.0f} s"
+            ) from None
+        except (EOFError, OSError) as error:
+            raise self._died(error) from error
+        self._unanswered -= 1
+        return reply
+
+    @property
+    def _title(self) -> str:
+        return "the agent" if self._process is None else self._process.title
+
+    def _died(self, error: Exception) -> errors.CellFailed:
+        """What is known of the agent's end; where this end hung up, there is nothing to find."""
+        if self._process is None or self._closed:
+            return errors.CellFailed(f"{self._title} is gone ({error})")
+        return errors.CellFailed(f"{self._title} died: {self._process.post_mortem()}")
+
     def close(self) -> None:
         """Hang up; a thread that waits for an answer is woken (close(2) alone would not)."""
+        self._closed = True
         with contextlib.suppress(OSError):
             self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
@@ -124,15 +184,14 @@ class Listener:
         self._socket.bind(str(path))
         path.chmod(0o666)
         self._socket.listen(64)
-        self._waiting: dict[str, tuple[Channel, dict[str, Any]]] = {}
+        self._waiting: dict[str, tuple[socket.socket, dict[str, Any]]] = {}
 
     def accept(
-        self, name: str, timeout_s: float, alive: Callable[[], bool]
+        self, name: str, timeout_s: float, process: AgentProcess
     ) -> tuple[Channel, dict[str, Any]]:
         """The channel of the agent called ``name`` and its hello.
 
-        ``alive`` says whether its process still runs. Raises CellFailed when it does not, or when
-        ``timeout_s`` is over.
+        Raises CellFailed when its process ends, or when ``timeout_s`` is over.
         """
         deadline = time.monotonic() + timeout_s
         while name not in self._waiting:
@@ -140,17 +199,20 @@ class Listener:
             try:
                 connection, _ = self._socket.accept()
             except TimeoutError:
-                if not alive():
-                    raise errors.CellFailed(f"agent {name} ended as it started") from None
+                if not process.runs():
+                    raise errors.CellFailed(
+                        f"{process.title} ended as it started: {process.post_mortem()}"
+                    ) from None
                 if time.monotonic() > deadline:
                     raise errors.CellFailed(
-                        f"agent {name} did not start within {timeout_s:.0f} s"
+                        f"{process.title} did not start within {timeout_s:.0f} s:"
+                        f" {process.post_mortem()}"
                     ) from None
                 continue
-            channel = Channel(connection)
-            hello, _ = channel.receive(time.monotonic() + 10)
-            self._waiting[str(hello["name"])] = (channel, hello)
-        return self._waiting.pop(name)
+            hello, _ = Channel(connection).receive(time.monotonic() + 10)
+            self._waiting[str(hello["name"])] = (connection, hello)
+        connection, hello = self._waiting.pop(name)
+        return Channel(connection, process), hello
 
     def close(self) -> None:
         self._socket.close()

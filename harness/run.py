@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import json
 import os
-import queue
-import threading
 import time
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -22,7 +20,6 @@ from typing import Any, Protocol
 from harness import assets, codecs, scenario
 from harness.cell import (
     CellResult,
-    CpuBudget,
     Leg,
     describe,
     facts_of,
@@ -32,9 +29,11 @@ from harness.cell import (
     without_streaming,
 )
 from harness.codecs.base import CodecFacts, Pcm
-from harness.errors import BadInput, CellFailed, HarnessError, MachineCannot, Unsupported
-from harness.labs.base import Lab, Pair, session
+from harness.errors import BadInput, HarnessError, MachineCannot, Unsupported
+from harness.labs.base import Lab, session
+from harness.labs.capacity import Capacity
 from harness.labs.choose import open_lab
+from harness.labs.pairs import PairPool
 from harness.labs.virtual import ENGINE, VirtualLab
 from harness.plan import Cell, Plan, plan
 from harness.report import write_report
@@ -272,27 +271,20 @@ class _Matrix:
         self._references = references
         self._weights = weights
         self._observer = observer
-        self._idle: queue.SimpleQueue[Pair] = queue.SimpleQueue()
-        self._open: set[int] = set()
-        self._pairs: dict[int, Pair] = {}
-        self._lock = threading.Lock()
+        self._pairs = PairPool(lab, self.jobs)
         self._facts: dict[str, CodecFacts | HarnessError] = {}
         self._pcm: dict[tuple[str, int], Pcm] = {}
-        self._budget = CpuBudget(os.cpu_count() or 1)
-        self._stopping = False
+        self._cpu = Capacity(os.cpu_count() or 1)
 
     def close(self) -> None:
-        self._stopping = True
-        for pair in list(self._pairs.values()):
-            self._discard(pair)
+        self._pairs.close()
 
     def choose_engine(self, wanted: str) -> tuple[str, str]:
         """netem where the kernel has it; the first pair's link agent is asked."""
         if wanted not in ENGINES:
             raise BadInput(f"--link: expected one of {', '.join(ENGINES)}, got {wanted!r}")
-        pair = self._new_pair()
-        self._idle.put(pair)
-        can, _ = pair.link.call("probe")
+        with self._pairs.claim(1) as (pair,):
+            can, _ = pair.link.call("probe")
         reasons = can.get("reasons", {})
         if wanted != "auto":
             if not can[wanted]:
@@ -312,7 +304,7 @@ class _Matrix:
         streams = together(todo)
         side_by_side = min(self.jobs, max(1, len(streams)))
         pool = ThreadPoolExecutor(side_by_side, "cell")
-        self._open_pairs(pool, side_by_side)
+        self._pairs.warm_up(side_by_side)
         self._observer.phase("streaming", len(todo))
         began = time.monotonic()
         waiting = {pool.submit(self._at_once, cells, engine): cells for cells in streams}
@@ -323,7 +315,6 @@ class _Matrix:
                     for cell, result in zip(waiting.pop(future), future.result(), strict=True):
                         _tell(self._observer, cell, result.row["status"], result.row["reason"])
         except BaseException:
-            self._stopping = True
             pool.shutdown(wait=False, cancel_futures=True)
             self.close()
             raise
@@ -333,16 +324,6 @@ class _Matrix:
             "stream_s": time.monotonic() - began,
             "audio_s": sum(self._references[cell.item.id].seconds for cell in todo),
         }
-
-    def _open_pairs(self, pool: ThreadPoolExecutor, wanted: int) -> None:
-        """Start what will be needed anyway, all at once; a pair that fails is tried again later."""
-
-        def open_one(_: int) -> None:
-            with suppress(CellFailed):
-                self._idle.put(self._new_pair())
-
-        for _ in pool.map(open_one, range(wanted - len(self._pairs))):
-            pass
 
     def _at_once(self, cells: Sequence[Cell], engine: str) -> list[CellResult]:
         """Cells that one sender serves, on idle pairs, written down. A broken pair costs them
@@ -354,32 +335,17 @@ class _Matrix:
             paths = {name: self._asset_path(name) for name in _needed(cell)}
             facts = self._facts_of(cell, paths)
             pcm = self._pcm_at(cell.item.id, facts.sample_rate_hz)
-            with self._claimed(len(listeners)) as pairs:
+            with self._pairs.claim(len(listeners)) as pairs:
                 legs = [Leg(*leg) for leg in zip(listeners, pairs, rows, strict=True)]
-                results = stream(legs, facts, pcm, paths, self._budget)
+                results = stream(legs, facts, pcm, paths, self._cpu)
         except HarnessError as error:
-            if self._stopping:
+            if self._pairs.closing:
                 raise
             results = [without_streaming(row, error) for row in rows]
         found = {one.network.name: r for one, r in zip(listeners, results, strict=True)}
         for cell in cells:
             self._write(cell, found[cell.network.name])
         return [found[cell.network.name] for cell in cells]
-
-    @contextmanager
-    def _claimed(self, count: int) -> Iterator[list[Pair]]:
-        """Idle pairs, or new ones; discarded if what they are for ends in an error."""
-        pairs: list[Pair] = []
-        try:
-            for _ in range(count):
-                pairs.append(self._take())
-            yield pairs
-        except BaseException:
-            for pair in pairs:
-                self._discard(pair)
-            raise
-        for pair in pairs:
-            self._idle.put(pair)
 
     def _asset_path(self, name: str) -> str:
         found = self._weights[name]
@@ -395,38 +361,10 @@ class _Matrix:
             audio["reference"] = (heard, reference.rate_hz)
         self._store.write_cell(result.row, result.packets, result.frames, audio)
 
-    def _take(self) -> Pair:
-        with suppress(queue.Empty):
-            return self._idle.get_nowait()
-        return self._new_pair()
-
-    def _new_pair(self) -> Pair:
-        with self._lock:
-            if self._stopping:
-                raise CellFailed("the run was interrupted")
-            index = min(set(range(len(self._open) + 1)) - self._open)
-            self._open.add(index)
-        try:
-            pair = self._lab.open_pair(index)
-        except BaseException:
-            with self._lock:
-                self._open.discard(index)
-            raise
-        self._pairs[index] = pair
-        return pair
-
-    def _discard(self, pair: Pair) -> None:
-        with self._lock:
-            known = self._pairs.pop(pair.index, None)
-        if known is not None:
-            pair.close()
-            with self._lock:
-                self._open.discard(pair.index)
-
     def _facts_of(self, cell: Cell, paths: dict[str, str]) -> CodecFacts:
         key = f"{cell.codec.codec} {cell.codec.params.model_dump_json()}"
         if key not in self._facts:
-            with self._claimed(1) as (pair,):
+            with self._pairs.claim(1) as (pair,):
                 try:
                     self._facts[key] = facts_of(cell, pair, paths)
                 except Unsupported as error:

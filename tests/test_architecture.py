@@ -53,6 +53,7 @@ ROOMS: dict[str, set[str]] = {
         "codecs.base",
         "endpoint.sender",
         "labs.base",
+        "labs.capacity",
         "media",
         "network",
         "transports",

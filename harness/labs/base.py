@@ -13,12 +13,26 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from harness.control import Channel
+from harness.errors import HarnessError
 
 PROJECT = "codec-network-harness"
 LABEL_RUN = f"{PROJECT}.run"
 LABEL_LOCK = f"{PROJECT}.lock"
 ENV_RUN = "HARNESS_RUN"
 START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 5.0
+_LAST_LINES = 5
+
+
+def agent_title(role: str, index: int) -> str:
+    """What messages call an agent."""
+    return f"the {role} of pair {index}"
+
+
+def last_lines(log: str) -> str:
+    """The end of an agent's log, for a message of one line."""
+    lines = log.strip().splitlines()[-_LAST_LINES:]
+    return f"its last lines: {' | '.join(lines) or 'none'}"
 
 
 @dataclass
@@ -33,6 +47,19 @@ class Pair:
     facts: dict[str, dict[str, Any]]
     """Per role, what the agent said of itself: pid, boot_id, time namespace, cpus."""
     resources: ExitStack = field(repr=False)
+
+    def reset(self) -> bool:
+        """Bring the three agents back to idle after a cell that ended with an error; False where
+        one of them does not get there."""
+        try:
+            for channel in (self.sender, self.receiver, self.link):
+                channel.settle(START_TIMEOUT_S)
+            self.sender.call("close")
+            self.receiver.call("close")
+            self.link.call("clear")
+        except HarnessError:
+            return False
+        return True
 
     def close(self) -> None:
         self.resources.close()

@@ -18,6 +18,7 @@ import os
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -31,7 +32,14 @@ from docker.types import Ulimit
 
 from harness import errors
 from harness.control import Listener
-from harness.labs.base import START_TIMEOUT_S, Pair, Session
+from harness.labs.base import (
+    END_TIMEOUT_S,
+    START_TIMEOUT_S,
+    Pair,
+    Session,
+    agent_title,
+    last_lines,
+)
 from harness.labs.image import ImageFacts, ensure_image
 from harness.units import monotonic_ns
 
@@ -127,7 +135,9 @@ class DockerLab:
             containers = {**endpoints, "link": link}
             channels, facts = {}, {}
             for role, container in containers.items():
-                channels[role], facts[role] = self._accept(listener, role, container)
+                channels[role], facts[role] = listener.accept(
+                    role, START_TIMEOUT_S, _DockerAgent(agent_title(role, index), container)
+                )
                 stack.callback(channels[role].close)
             addresses = {role: self._address(c, network) for role, c in endpoints.items()}
             ports = {}
@@ -229,22 +239,38 @@ class DockerLab:
         )
         return json.loads(output)
 
-    def _accept(self, listener: Listener, role: str, container: Container) -> Any:
-        try:
-            return listener.accept(role, START_TIMEOUT_S, lambda: _runs(container))
-        except errors.CellFailed as error:
-            tail = container.logs(tail=5).decode(errors="replace").strip()
-            raise errors.CellFailed(f"{error}; its last words: {tail or 'none'}") from error
-
     def _address(self, container: Container, network: Network) -> tuple[str, str]:
         container.reload()
         found = container.attrs["NetworkSettings"]["Networks"][network.name]
         return found["IPAddress"], found["MacAddress"]
 
 
-def _runs(container: Container) -> bool:
-    container.reload()
-    return container.status in ("created", "running")
+@dataclass
+class _DockerAgent:
+    """An agent of :class:`DockerLab` as :class:`harness.control.AgentProcess`."""
+
+    title: str
+    container: Container
+
+    def runs(self) -> bool:
+        self.container.reload()
+        return self.container.status in ("created", "running")
+
+    def post_mortem(self) -> str:
+        try:
+            log = self.container.logs(tail=100).decode(errors="replace")
+            return f"{self._end()}; {last_lines(log)}"
+        except (docker.errors.DockerException, requests.exceptions.RequestException) as error:
+            return f"Docker does not say how ({error})"
+
+    def _end(self) -> str:
+        try:
+            code = self.container.wait(timeout=END_TIMEOUT_S)["StatusCode"]
+        except requests.exceptions.RequestException:
+            return "it still runs"
+        self.container.reload()
+        killed = self.container.attrs["State"].get("OOMKilled")
+        return f"exit code {code}" + (", out of memory" if killed else "")
 
 
 def _quietly(action: Callable[[], object]) -> Callable[[], None]:

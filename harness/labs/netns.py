@@ -9,15 +9,25 @@ after a ``kill -9``.
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from harness import errors, threads
+from harness import threads
 from harness.control import Listener
-from harness.labs.base import ENV_RUN, START_TIMEOUT_S, Pair, Session
+from harness.labs.base import (
+    END_TIMEOUT_S,
+    ENV_RUN,
+    START_TIMEOUT_S,
+    Pair,
+    Session,
+    agent_title,
+    last_lines,
+)
 from harness.network.topology import RECEIVER_ADDRESS
 from harness.units import monotonic_ns
 
@@ -53,14 +63,11 @@ class NetnsLab:
                     [*command, "--socket", str(socket_path), "--name", role, "--pdeathsig"], log
                 )
                 stack.callback(_end, process)
-                try:
-                    channels[role], facts[role] = listener.accept(
-                        role, START_TIMEOUT_S, lambda: process.poll() is None
-                    )
-                except errors.CellFailed as error:
-                    tail = log.read_text(errors="replace").strip().splitlines()[-5:]
-                    words = " | ".join(tail) or "none"
-                    raise errors.CellFailed(f"{error}; its last words: {words}") from error
+                channels[role], facts[role] = listener.accept(
+                    role,
+                    START_TIMEOUT_S,
+                    _NetnsAgent(agent_title(role, index), process, log),
+                )
                 stack.callback(channels[role].close)
 
             start("link", "harness.network.agent", "--unshare", *self._as_user)
@@ -90,6 +97,27 @@ class NetnsLab:
                 env={**os.environ, **threads.ENVIRONMENT, ENV_RUN: self._session.run_id},
                 start_new_session=True,
             )
+
+
+@dataclass
+class _NetnsAgent:
+    """An agent of :class:`NetnsLab` as :class:`harness.control.AgentProcess`."""
+
+    title: str
+    process: subprocess.Popen[bytes]
+    log: Path
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def post_mortem(self) -> str:
+        try:
+            code = self.process.wait(timeout=END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            ended = "it still runs"
+        else:
+            ended = signal.Signals(-code).name if code < 0 else f"exit code {code}"
+        return f"{ended}; {last_lines(self.log.read_text(errors='replace'))}"
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

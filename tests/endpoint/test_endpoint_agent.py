@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,20 @@ def pair(tmp_path_factory: pytest.TempPathFactory) -> Iterator[dict[str, Channel
         yield started(stack, path, ["sender", "receiver"])
 
 
+@dataclass
+class Started:
+    """An agent's process."""
+
+    title: str
+    process: subprocess.Popen[bytes]
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def post_mortem(self) -> str:
+        return f"exit code {self.process.wait(10)}"
+
+
 def started(stack: ExitStack, path: Path, names: Sequence[str]) -> dict[str, Channel]:
     """Agents, alive for as long as the stack."""
     agent = [sys.executable, "-m", "harness.endpoint.agent", "--pdeathsig", "--socket", str(path)]
@@ -41,7 +56,7 @@ def started(stack: ExitStack, path: Path, names: Sequence[str]) -> dict[str, Cha
     for name in names:
         process = stack.enter_context(subprocess.Popen([*agent, "--name", name]))
         stack.callback(process.terminate)
-        channels[name], hello = listener.accept(name, 60, lambda p=process: p.poll() is None)
+        channels[name], hello = listener.accept(name, 60, Started(name, process))
         stack.callback(channels[name].close)
         assert {name: hello[name] for name in clock_facts()} == clock_facts()
         assert hello["pid"] == process.pid
@@ -205,7 +220,10 @@ def test_what_fails_is_named_and_the_next_cell_runs(pair: dict[str, Channel]) ->
     now_ns = monotonic_ns()
     with pytest.raises(Unsupported, match=r"codec pcm over udp: .*mtu_bytes"):
         pair["sender"].call("run", {"t0_ns": now_ns, "stop_ns": now_ns + NS_PER_S})
+    # The receiver still waits for its stream: its answer must not be taken for the next cell's.
+    pair["receiver"].ask("run", {"t0_ns": now_ns, "stop_ns": now_ns + 200 * NS_PER_MS})
     for role in pair:
+        pair[role].settle(10)
         pair[role].call("close")
         pair[role].call("close")
     figures, _, received, _ = run(pair, job())

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -13,8 +14,9 @@ import pandas as pd
 import psutil
 import pytest
 
-from harness import store
-from harness.labs.base import ENV_RUN, LABEL_RUN
+from harness import run, store
+from harness.labs.base import ENV_RUN, LABEL_RUN, Pair
+from harness.labs.netns import NetnsLab
 from tests.conftest import harness
 
 LABS = [
@@ -113,8 +115,55 @@ def test_an_endpoint_that_breaks_costs_its_own_cell(
     cells = store.load(directory).cells
     assert sorted(cells.status) == ["failed", "ok", "ok", "ok"], cells[["status", "reason"]]
     reason = cells[cells.status == "failed"].reason.iloc[0]
-    assert "the agent" in reason
+    if blow is signal.SIGKILL:
+        assert re.search(r"the sender of pair \d died: SIGKILL; its last lines: ", reason), reason
+    else:
+        assert re.search(r"the sender of pair \d did not (answer|take a message) within", reason), (
+            reason
+        )
     assert left_of(directory) == []
+
+
+@pytest.mark.netns
+def test_cells_that_cannot_be_cost_no_pair(
+    tiny: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tiny.with_name("unsupported.yaml")
+    path.write_text(UNSUPPORTED)
+    opened = []
+    open_pair = NetnsLab.open_pair
+
+    def counted(lab: NetnsLab, index: int) -> Pair:
+        opened.append(index)
+        return open_pair(lab, index)
+
+    monkeypatch.setattr(NetnsLab, "open_pair", counted)
+    outcome = run.run(run.Options(path, tmp_path, lab="netns", jobs=1), Silent())
+    assert outcome.statuses == {"unsupported": 2, "ok": 2}
+    assert opened == [0]
+
+
+UNSUPPORTED = """\
+name: unsupported
+seed: 3
+controls: false
+metrics: []
+corpus:
+  - {folder: audio, kind: speech}
+codecs:
+  - {codec: pcm, name: fits, rate: 16kHz}
+  - {codec: pcm, name: too-large, rate: 48kHz}
+transports: [rtp]
+networks: [clean, {name: far, both: {delay: 20ms}}]
+"""
+
+
+class Silent:
+    """Nobody to tell."""
+
+    def note(self, text: str) -> None: ...
+    def phase(self, name: str, total: int) -> None: ...
+    def step(self, text: str, *, trouble: bool = False) -> None: ...
 
 
 def _is_sender_of(process: psutil.Process, run_id: str) -> bool:
