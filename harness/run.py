@@ -335,9 +335,10 @@ class _Matrix:
             paths = {name: self._asset_path(name) for name in _needed(cell)}
             facts = self._facts_of(cell, paths)
             pcm = self._pcm_at(cell.item.id, facts.sample_rate_hz)
+            reference_ns = self._references[cell.item.id].duration_ns
             with self._pairs.claim(len(listeners)) as pairs:
                 legs = [Leg(*leg) for leg in zip(listeners, pairs, rows, strict=True)]
-                results = stream(legs, facts, pcm, paths, self._cpu)
+                results = stream(legs, facts, pcm, reference_ns, paths, self._cpu)
         except HarnessError as error:
             if self._pairs.closing:
                 raise

@@ -95,6 +95,7 @@ ROOMS: dict[str, set[str]] = {
         "media.settings",
         "network.link",
         "network.trace",
+        "network.fitting",
         "report",
         "scenario",
         "score",

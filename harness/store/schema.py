@@ -6,7 +6,7 @@
 * 2 - runs: baseline, added_controls; cells: control, sweep, impairment, trace_sha256, compute; lab
   virtual and engine model, whose cells have null in started_utc and wall_s.
 * 3 - packets: purpose, fate spare; frames: target_bps; table legacy.
-* 4 - runs: sessions, corpus; cells: blame, reference_sha256; table attempts.
+* 4 - runs: sessions, corpus; cells: blame, reference_sha256, recorded_part; table attempts.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -96,6 +96,13 @@ CELLS = {
     ),
     "trace_sha256": Column(
         "str", "", "of the impairment trace, the same for a whole block", since=2
+    ),
+    "recorded_part": Column(
+        "json",
+        "s",
+        "by direction, [from, to] in its recording, counted on where that begins again; null where"
+        " nothing is recorded",
+        since=4,
     ),
     "link_readback": Column("json", "", "what the kernel reported (netem) or the engine built"),
     "proof": Column(
