@@ -140,6 +140,7 @@ def run(options: Options, observer: Observer) -> Outcome:
         "scenario_yaml": options.scenario.read_text(encoding="utf-8"),
         "config_sha256": config_sha256(wanted),
         "baseline": wanted.baseline_name,
+        "rank_by": wanted.rank_by,
         "added_controls": json.dumps(
             {
                 "codec": wanted.pcm_control.name if wanted.pcm_control else None,

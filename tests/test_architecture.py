@@ -43,10 +43,11 @@ ROOMS: dict[str, set[str]] = {
     "transports": {"media", "linux"},
     "endpoint": {"media", "codecs", "transports", "control", "clockfacts", "linux"},
     "labs": {"network", "endpoint", "control"},
-    "score": set(),
+    "stats": set(),
+    "score": {"stats"},
     "sinks": {"score"},
     "store": {"clockfacts"},
-    "report": {"store", "score"},
+    "report": {"store", "score", "stats"},
     "cell": {
         "control",
         "plan",
@@ -86,7 +87,7 @@ ROOMS: dict[str, set[str]] = {
         "store",
         "virtual_matrix",
     },
-    "agree": {"assets", "labs", "network.probe", "report", "run", "scenario", "score", "store"},
+    "agree": {"assets", "labs", "network.probe", "report", "run", "scenario", "stats", "store"},
     "probe_loss": {
         "assets",
         "cell",
@@ -103,7 +104,7 @@ ROOMS: dict[str, set[str]] = {
         "transports.base",
         "virtual",
     },
-    "power": {"assets", "plan", "run", "scenario", "score", "store"},
+    "power": {"assets", "plan", "run", "scenario", "score", "stats", "store"},
     "doctor": {"assets", "codecs", "labs", "network"},
     "cli": {
         "agree",
@@ -117,7 +118,7 @@ ROOMS: dict[str, set[str]] = {
         "report",
         "run",
         "scenario",
-        "score",
+        "stats",
         "store",
         "virtual",
     },
@@ -161,6 +162,7 @@ LIBRARIES: dict[str, set[str]] = {
         "soxr",
         "visqol",
     },
+    "stats": {"numpy", "pandas", "scipy"},
     "sinks": {
         "numpy",
         "onnxruntime",
@@ -206,6 +208,7 @@ PURE = {
     "network.recordings": SOCKETS | CLOCKS | CHANCE | {"pyroute2", "os", "pathlib"},
     "virtual": SOCKETS | CLOCKS | CHANCE | {"threading"},
     "score": SOCKETS | CHANCE,
+    "stats": SOCKETS | CLOCKS | CHANCE | {"os", "pathlib", "threading"},
     "sinks": SOCKETS | CLOCKS | CHANCE | {"threading"},
     "report": SOCKETS | CHANCE,
 }
