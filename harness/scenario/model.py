@@ -716,9 +716,16 @@ def entry_name(field: str, written: object) -> str | None:
     if field == "networks":
         name = written.get("preset") if isinstance(written, dict) else written
         return name if isinstance(name, str) else None
-    entry: type[CodecEntry | ReceiverEntry] = CodecEntry if field == "codecs" else ReceiverEntry
-    found = collect([], partial(entry.model_validate, written, strict=True))
+    found = collect([], partial(_NAMED[field].model_validate, written, strict=True))
     return found.name if found else None
+
+
+_NAMED: Mapping[str, type[CodecEntry | TransportEntry | ReceiverEntry]] = {
+    "codecs": CodecEntry,
+    "transports": TransportEntry,
+    "receivers": ReceiverEntry,
+}
+"""The axes whose entries name themselves."""
 
 
 def _judged(
