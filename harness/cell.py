@@ -1,8 +1,8 @@
 """One cell: set the link, prepare both ends, stream on one clock, collect, judge.
 
 Every figure in the result is what agents and link reported; nothing is repaired. A cell whose link
-did not do what was asked, whose sender fell behind its schedule or whose clocks disagree is
-``invalid``.
+did not do what was asked, whose sender, receiver or relay fell behind its schedule, or whose clocks
+disagree, is ``invalid``.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass, replace
 from datetime import UTC, datetime
-from operator import itemgetter
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
@@ -24,14 +23,22 @@ from harness.endpoint.sender import frame_count
 from harness.errors import Blame, HarnessError, Unsupported
 from harness.labs.base import Pair
 from harness.labs.capacity import Capacity
+from harness.lateness import Lateness
 from harness.media.fates import join
 from harness.media.packet import wire_sizes
 from harness.media.tracks import Track, track_figures, tracks_beside
 from harness.network import link_to_json
-from harness.network.fitting import PacketClock, fit
 from harness.network.link import LinkPair, longest_delay_ns
 from harness.network.proof import ProofFigure, prove
-from harness.network.trace import TAIL_NS, Trace, draw, placed, playable_ns, semantics
+from harness.network.trace import (
+    TAIL_NS,
+    PacketClock,
+    Trace,
+    draw,
+    fit,
+    playable_ns,
+    semantics,
+)
 from harness.plan import Cell
 from harness.records import Columns, Observed, TrackRecords
 from harness.transports import TRANSPORTS
@@ -44,9 +51,6 @@ SLACK_NS = 3 * NS_PER_S
 """How long a stalled stream may still arrive after the last frame was due (one TCP time-out)."""
 BASE_SHARE = 0.08
 """Of a core: sockets, playout clock and link agent of any cell, whatever its codec."""
-LATE_SHARE = 0.01
-"""A sender is behind its schedule when more than this share of frames left over a frame late."""
-
 
 _DOUBTS = {
     "log_drops": "missing from its log",
@@ -117,41 +121,30 @@ class Impaired:
     pair: LinkPair
     pcm: Pcm
     """The reference, cut where a recorded trace ends the audio; int16, shape (samples,)."""
-    recorded_ns: Mapping[str, tuple[int, int]]
-    """By direction: from where to where its recording was met, counted on where it loops."""
 
 
-def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm, reference_ns: int) -> Impaired:
-    """Draw the block's trace and fit it to the codec. ``pcm`` is the reference at the codec's rate;
-    ``reference_ns`` its duration at its own, which does not differ from codec to codec.
+def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm) -> Impaired:
+    """Draw the block's trace and fit it to the codec. ``pcm`` is the reference at its rate.
 
     Raises BadInput where a recorded trace is shorter than the audio and may not be.
     """
-    pair = placed(cell.network.pair, cell.seed, reference_ns)
-    playable = playable_ns(pair, reference_ns)
-    if playable < reference_ns:
+    audio_ns = samples_to_ns(len(pcm), facts.sample_rate_hz)
+    playable = playable_ns(cell.network.pair, audio_ns)
+    if playable < audio_ns:
         pcm = pcm[: playable * facts.sample_rate_hz // NS_PER_S]
-    trace = draw(pair, cell.seed, playable + TAIL_NS)
-    recorded_ns = {
-        direction: (replay.offset_ns, replay.offset_ns + playable)
-        for direction, replay in (
-            ("forward", pair.forward.replay),
-            ("reverse", pair.reverse.replay),
-        )
-        if replay is not None
-    }
-    return Impaired(trace, fit(trace, packet_clock(facts, len(pcm))), pcm, recorded_ns)
+    # Rates differ in how they round a duration: the trace may not hang on the codec's.
+    whole_ms = playable // NS_PER_MS
+    trace = draw(cell.network.pair, cell.seed, whole_ms * NS_PER_MS + TAIL_NS)
+    return Impaired(trace, fit(trace, packet_clock(facts, len(pcm))), pcm)
 
 
-def impaired_alike(
-    cells: Sequence[Cell], facts: CodecFacts, pcm: Pcm, reference_ns: int
-) -> list[Impaired]:
+def impaired_alike(cells: Sequence[Cell], facts: CodecFacts, pcm: Pcm) -> list[Impaired]:
     """What each receiver of one sender meets: the same audio, over its own link.
 
     Raises what :func:`impaired` raises, and Unsupported where recordings end the audio for some
     of them earlier than for others.
     """
-    met = [impaired(cell, facts, pcm, reference_ns) for cell in cells]
+    met = [impaired(cell, facts, pcm) for cell in cells]
     if len({len(one.pcm) for one in met}) > 1:
         raise Unsupported(
             f"broadcast: {cells[0].network.broadcast} has recordings that end at different times;"
@@ -240,7 +233,6 @@ def stream(
     legs: Sequence[Leg],
     facts: CodecFacts,
     pcm: Pcm,
-    reference_ns: int,
     assets: Mapping[str, str],
     cpu: Capacity,
 ) -> list[CellResult]:
@@ -249,13 +241,12 @@ def stream(
 
     ``cpu`` is in cores: cells that together want more of them than there are wait for each other.
     Raises Unsupported, BadInput (the pairs are then to be reset), CellFailed (to be closed).
-    ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,), and
-    ``reference_ns`` its duration (see :func:`impaired`).
+    ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,).
     """
     began = monotonic_ns()
     cell, pairs = legs[0].cell, [leg.pair for leg in legs]
     hears_others(cell)  # or says why not
-    met = impaired_alike([leg.cell for leg in legs], facts, pcm, reference_ns)
+    met = impaired_alike([leg.cell for leg in legs], facts, pcm)
     tracks = tracks_of(cell, facts, len(met[0].pcm))
     links, receivers = [pair.link for pair in pairs], [pair.receiver for pair in pairs]
     applied = _each(
@@ -430,7 +421,8 @@ def written_up(
     counters = observed.link["counters"]
     figures = prove(met.pair, observed.link_log, counters.get("t0_ns"), counters.get("changes"))
     frames_total = frame_count(len(met.pcm), facts)
-    verdict = _verdict(figures, observed, frames_total)
+    late = lateness_of(observed)
+    verdict = _verdict(figures, observed, late)
     media_s = len(met.pcm) / facts.sample_rate_hz
     payload_bytes = int(observed.sent_frames["payload_bytes"].sum())
     wire_bytes = _wire_bytes(observed)
@@ -443,18 +435,14 @@ def written_up(
         "media_s": media_s,
         "t0_ns": observed.t0_ns,
         "trace_sha256": met.trace.sha256,
-        "recorded_part": json.dumps(
-            {way: [at_ns / NS_PER_S for at_ns in part] for way, part in met.recorded_ns.items()}
-        )
-        if met.recorded_ns
-        else None,
         "link_readback": json.dumps(observed.readback),
         "proof": json.dumps([asdict(figure) for figure in figures]),
         "proof_ok": all(figure.ok is not False for figure in figures),
         "bitrate_nominal_bps": float(facts.nominal_bitrate_bps),
         "bitrate_payload_bps": 8 * payload_bytes / media_s,
         "bitrate_wire_bps": 8 * wire_bytes / media_s,
-        "worst_lateness_ms": observed.sender["worst_lateness_ns"] / NS_PER_MS,
+        **_lateness_columns(late),
+        "device_underruns": observed.receiver["device_underruns"],
         "late_sends": observed.sender["late_frames"],
         "packets_sent": len(observed.sent_packets["seq"]),
         "tracks": json.dumps([track_figures(*one, media_s) for one in joined])
@@ -515,7 +503,40 @@ def _blame(doubts: Sequence[Doubt], compute: str | None) -> Blame | None:
     return "machine" if by_machine else "asked"
 
 
-def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> list[Doubt]:
+_ACTORS = {
+    "sender": ("the sender", ""),
+    "receiver": ("the receiver", "receiver_"),
+    "read": ("the receiver's reading of packets", "read_"),
+    "relay": ("the relay", "relay_"),
+}
+"""Who works in real time: in words, and the prefix of the columns of ``cells``."""
+
+
+def lateness_of(observed: Observed) -> dict[str, Lateness]:
+    """How well each thread that works in real time kept its schedule: ``sender`` (encoding and
+    sending), ``receiver`` (pulls and decoding), ``read`` (packets, where the kernel stamps them),
+    ``relay`` (where the link is one). One thread does it for all tracks."""
+    told = {
+        "sender": observed.sender.get("lateness"),
+        "receiver": observed.receiver.get("lateness"),
+        "read": observed.receiver.get("read_lateness"),
+        "relay": observed.link["counters"].get("lateness"),
+    }
+    return {who: Lateness(**figures) for who, figures in told.items() if figures is not None}
+
+
+def _lateness_columns(late: Mapping[str, Lateness]) -> dict[str, float]:
+    columns = {}
+    for who, lateness in late.items():
+        _, prefix = _ACTORS[who]
+        columns[f"{prefix}worst_lateness_ms"] = lateness.worst_ns / NS_PER_MS
+        columns[f"{prefix}p99_lateness_ms"] = lateness.p99_ns / NS_PER_MS
+    return columns
+
+
+def _verdict(
+    figures: list[ProofFigure], observed: Observed, late: Mapping[str, Lateness]
+) -> list[Doubt]:
     """Why the cell is invalid; empty when it is not."""
     doubts = [
         Doubt(
@@ -535,17 +556,11 @@ def _verdict(figures: list[ProofFigure], observed: Observed, frames: int) -> lis
         for counter, meaning in _DOUBTS.items()
         if counters.get(counter)
     ]
-    sent = max(
-        (observed.sender, *(track.sender for track in observed.tracks)),
-        key=itemgetter("late_frames"),
-    )
-    if sent["late_frames"] > LATE_SHARE * frames:
-        text = (
-            f"the sender fell behind: {sent['late_frames']} of {frames} frames left more than a"
-            f" frame late (worst {sent['worst_lateness_ns'] / NS_PER_MS:.1f} ms);"
-            " use fewer --jobs"
-        )
-        doubts.append(Doubt(text, "machine"))
+    doubts += [
+        Doubt(problem, "machine")
+        for who, lateness in late.items()
+        for problem in lateness.problems(_ACTORS[who][0])
+    ]
     clocks = {
         (end["boot_id"], end["time_ns"])
         for end in (observed.sender, observed.receiver)

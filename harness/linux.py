@@ -1,4 +1,5 @@
-"""The few Linux calls that Python 3.11 lacks: exact sleeping, real-time priority, namespaces.
+"""The few Linux calls that Python 3.11 lacks: exact sleeping, real-time priority, namespaces, the
+kernel's time stamps of what sockets receive.
 
 Used by the processes that measure; nothing here knows what they measure.
 """
@@ -10,17 +11,29 @@ import ctypes
 import errno
 import os
 import signal
+import socket
+import struct
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from typing import Any, NamedTuple
 
-from harness.units import NS_PER_S
+from harness.units import NS_PER_S, monotonic_ns
 
 CLONE_NEWUSER = 0x1000_0000
 CLONE_NEWNET = 0x4000_0000
 _PR_SET_PDEATHSIG = 1
 _PR_SET_TIMERSLACK = 29
 _TIMER_ABSTIME = 1
+_SO_TIMESTAMPNS = 35
+"""asm-generic/socket.h; SCM_TIMESTAMPNS, the type of the control message, is the same number."""
+_TIMESPEC = struct.Struct("@ll")
+STAMP_BYTES = socket.CMSG_SPACE(_TIMESPEC.size)
+"""Room for the control message that carries a stamp."""
+NARROW_NS = 2_000
+"""A bracket so narrow holds no preemption: three clock reads take 0.2 us, a preemption tens of us
+and more."""
+_BRACKETS = 16
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -87,3 +100,58 @@ def join_namespace(pid: int, kind: str) -> None:
         _check(_libc.setns(descriptor, 0), f"setns({kind} of {pid})")
     finally:
         os.close(descriptor)
+
+
+class ClockOffset(NamedTuple):
+    """CLOCK_REALTIME minus CLOCK_MONOTONIC, off by half of ``width_ns`` at the most."""
+
+    ns: int
+    width_ns: int
+
+
+def clock_offset(
+    realtime_ns: Callable[[], int] = time.time_ns,
+    monotonic_ns: Callable[[], int] = monotonic_ns,
+) -> ClockOffset:
+    """How far apart the two clocks are now.
+
+    CLOCK_REALTIME is read between two reads of CLOCK_MONOTONIC, again and again until no time
+    passed between these (``NARROW_NS``); of 16 brackets, the narrowest counts. A thread that was
+    preempted within a bracket would otherwise shift every stamp by as long as it waited.
+    """
+    best: ClockOffset | None = None
+    for _ in range(_BRACKETS):
+        before_ns, real_ns, after_ns = monotonic_ns(), realtime_ns(), monotonic_ns()
+        width_ns = after_ns - before_ns
+        if best is None or width_ns < best.width_ns:
+            best = ClockOffset(real_ns - before_ns - width_ns // 2, width_ns)
+        if width_ns <= NARROW_NS:
+            break
+    assert best is not None
+    return best
+
+
+def stamp_arrivals(sock: socket.socket) -> None:
+    """Have the kernel stamp what this socket receives (SO_TIMESTAMPNS, socket(7)): when it came
+    from the interface, however late it is read."""
+    sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+
+
+def arrival_realtime_ns(ancillary: Sequence[tuple[int, int, bytes]]) -> int | None:
+    """The stamp among the control messages of a recvmsg(2), CLOCK_REALTIME; None without one."""
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == _SO_TIMESTAMPNS:
+            seconds, nanoseconds = _TIMESPEC.unpack(data)
+            return int(seconds) * NS_PER_S + int(nanoseconds)
+    return None
+
+
+def receive_stamped(sock: socket.socket, most_bytes: int) -> tuple[bytes, Any, int]:
+    """A datagram of a socket with :func:`stamp_arrivals`, its sender, and when it arrived
+    (CLOCK_MONOTONIC). Raises what recvmsg(2) does."""
+    data, ancillary, _, peer = sock.recvmsg(most_bytes, STAMP_BYTES)
+    now_ns = monotonic_ns()
+    stamp_ns = arrival_realtime_ns(ancillary)
+    if stamp_ns is None:
+        return data, peer, now_ns
+    return data, peer, min(stamp_ns - clock_offset().ns, now_ns)

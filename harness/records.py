@@ -55,6 +55,7 @@ PLAYED_FRAMES: Schema = {
     "pull_ns": np.int64,  # scheduled instant at which the frame is taken from the jitter buffer
     "decode_start_ns": np.int64,
     "decode_end_ns": np.int64,
+    "decoder_ns": np.int64,  # within the decoder's calls
     "play_ns": np.int64,  # its first sample leaves the device
     "played_start": np.int64,  # index into the played track
     "played_samples": np.int32,  # differs from frame_samples when stretched
@@ -145,7 +146,7 @@ class Observed:
     played: NDArray[np.int16]
     """The track as it left the device."""
     sender: dict[str, Any]
-    """Figures of the sender: ``worst_lateness_ns``, ``late_frames``, counts of its socket."""
+    """Figures of the sender: ``lateness``, ``late_frames``, counts of its socket."""
     receiver: dict[str, Any]
     link: dict[str, Any]
     """The link's own account: ``counters`` and whatever else the engine reports."""

@@ -13,7 +13,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "harness"
 
-COMMON = {"errors", "units", "fields", "records", "threads"}
+COMMON = {"errors", "units", "fields", "records", "threads", "lateness"}
 """Imported by every room; they import each other and nothing else of the harness."""
 
 ROOMS: dict[str, set[str]] = {
@@ -22,6 +22,7 @@ ROOMS: dict[str, set[str]] = {
     "fields": set(),
     "records": set(),
     "threads": set(),
+    "lateness": set(),
     "control": set(),
     "clockfacts": set(),
     "linux": set(),
@@ -43,11 +44,10 @@ ROOMS: dict[str, set[str]] = {
     "transports": {"media", "linux"},
     "endpoint": {"media", "codecs", "transports", "control", "clockfacts", "linux"},
     "labs": {"network", "endpoint", "control"},
-    "stats": set(),
-    "score": {"stats"},
+    "score": set(),
     "sinks": {"score"},
     "store": {"clockfacts"},
-    "report": {"store", "score", "stats"},
+    "report": {"store", "score"},
     "cell": {
         "control",
         "plan",
@@ -87,7 +87,7 @@ ROOMS: dict[str, set[str]] = {
         "store",
         "virtual_matrix",
     },
-    "agree": {"assets", "labs", "network.probe", "report", "run", "scenario", "stats", "store"},
+    "agree": {"assets", "labs", "network.probe", "report", "run", "scenario", "score", "store"},
     "probe_loss": {
         "assets",
         "cell",
@@ -96,7 +96,6 @@ ROOMS: dict[str, set[str]] = {
         "media.settings",
         "network.link",
         "network.trace",
-        "network.fitting",
         "report",
         "scenario",
         "score",
@@ -104,7 +103,7 @@ ROOMS: dict[str, set[str]] = {
         "transports.base",
         "virtual",
     },
-    "power": {"assets", "plan", "run", "scenario", "score", "stats", "store"},
+    "power": {"assets", "plan", "run", "scenario", "score", "store"},
     "doctor": {"assets", "codecs", "labs", "network"},
     "cli": {
         "agree",
@@ -118,7 +117,7 @@ ROOMS: dict[str, set[str]] = {
         "report",
         "run",
         "scenario",
-        "stats",
+        "score",
         "store",
         "virtual",
     },
@@ -128,6 +127,7 @@ ROOMS: dict[str, set[str]] = {
 LIBRARIES: dict[str, set[str]] = {
     "fields": {"pydantic"},
     "records": {"numpy"},
+    "lateness": {"numpy"},
     "litert": {"ai_edge_litert", "numpy"},
     "scenario": {"pydantic", "pydantic_core", "yaml"},
     "assets": {"numpy", "scipy", "soundfile", "soxr", "yaml"},
@@ -162,7 +162,6 @@ LIBRARIES: dict[str, set[str]] = {
         "soxr",
         "visqol",
     },
-    "stats": {"numpy", "pandas", "scipy"},
     "sinks": {
         "numpy",
         "onnxruntime",
@@ -208,7 +207,6 @@ PURE = {
     "network.recordings": SOCKETS | CLOCKS | CHANCE | {"pyroute2", "os", "pathlib"},
     "virtual": SOCKETS | CLOCKS | CHANCE | {"threading"},
     "score": SOCKETS | CHANCE,
-    "stats": SOCKETS | CLOCKS | CHANCE | {"os", "pathlib", "threading"},
     "sinks": SOCKETS | CLOCKS | CHANCE | {"threading"},
     "report": SOCKETS | CHANCE,
 }

@@ -7,8 +7,9 @@ from typing import Any, cast
 
 import pytest
 
-from harness.cell import _blame, _verdict, without_streaming
+from harness.cell import _blame, _verdict, lateness_of, without_streaming
 from harness.errors import Blame, CellFailed, HarnessError, ReadBackMismatch, Unsupported
+from harness.lateness import Lateness
 from harness.network.proof import ProofFigure
 from harness.records import Observed
 
@@ -18,12 +19,12 @@ def figure(unit: str) -> ProofFigure:
 
 
 def observed(**changed: Any) -> Observed:
-    sender = {"late_frames": 0, "worst_lateness_ns": 0, "boot_id": "a", "time_ns": 1}
+    sender = {"lateness": Lateness(500, 0, 0).figures(), "boot_id": "a", "time_ns": 1}
     of = {"sender": sender, "receiver": sender, "link": {"counters": {}}, "tracks": ()}
     return cast(Observed, SimpleNamespace(**of | changed))
 
 
-LATE = {"late_frames": 30, "worst_lateness_ns": 40_000_000}
+LATE = {"lateness": Lateness(500, 1_000_000, 40_000_000).figures()}
 
 
 @pytest.mark.parametrize(
@@ -45,7 +46,7 @@ LATE = {"late_frames": 30, "worst_lateness_ns": 40_000_000}
 def test_an_invalid_cell_is_blamed_on_the_machine_where_it_had_a_part_in_it(
     figures: list[ProofFigure], seen: Observed, compute: str | None, expected: Blame | None
 ) -> None:
-    doubts = _verdict(figures, seen, frames=500)
+    doubts = _verdict(figures, seen, lateness_of(seen))
     assert bool(doubts) == (expected is not None)
     assert _blame(doubts, compute) == expected
 

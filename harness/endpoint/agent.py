@@ -38,6 +38,7 @@ from harness.endpoint.fan import Fan
 from harness.endpoint.gate import Gate
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import CellFailed, blamed_on
+from harness.lateness import Schedule
 from harness.media.playout import ReceiverCore
 from harness.media.rtp import wire_of
 from harness.media.settings import ReceiverSettings, SenderSettings
@@ -137,6 +138,7 @@ class Agent:
             codec, facts, cost_ns = self._warm_codec(job, decoding=True)
             settings = TransportSettings(**job["transport"])
             frames = frame_count(job["input_samples"], facts)
+            schedule = Schedule(facts.frame_ns)
             cores = [
                 ReceiverCore(
                     ReceiverSettings(**job["receiver"]),
@@ -148,6 +150,7 @@ class Agent:
                     SenderSettings(**job["sender"]),
                     wire_of(settings.wire_format, facts, stream_id, frames),
                     assets=_assets_of(job),
+                    schedule=schedule,
                 )
                 for stream_id in (job["stream_id"], *(t.stream_id for t in _tracks_of(job)))
             ]
@@ -216,6 +219,7 @@ class Agent:
         fan = Fan(ways[0])
 
         def run(t0_ns: int, stop_ns: int) -> Answer:
+            schedule = Schedule(facts.frame_ns)
             cores = [
                 SenderCore(
                     facts,
@@ -235,6 +239,7 @@ class Agent:
                     gap_ns=settings.gap_ns,
                     blocking=settings.queue > 0 and settings.when_full == "block",
                     receivers=1 + len(lent),
+                    schedule=schedule,
                 )
                 for (stream_id, audio, start_ns), encoder, sender in zip(
                     streams, encoders, senders, strict=True
@@ -406,7 +411,7 @@ def _tracks_of(job: dict[str, Any]) -> list[Track]:
     return [Track(**track) for track in job.get("tracks", ())]
 
 
-def _beside(figures: list[dict[str, int]]) -> dict[str, Any]:
+def _beside(figures: list[dict[str, Any]]) -> dict[str, Any]:
     """Of the streams beside the first."""
     return {"tracks": figures[1:]} if len(figures) > 1 else {}
 

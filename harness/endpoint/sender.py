@@ -14,12 +14,13 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Collection
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 
 from harness.codecs.base import AdjustableEncoder, CodecFacts, Encoder, Pcm
 from harness.errors import CellFailed
+from harness.lateness import Schedule
 from harness.media.adaptation import followed_bps, rate_control
 from harness.media.feedback import Nack, Report
 from harness.media.packet import REPORT_TIMES, SEQUENCES, Packet, Purpose, packetise
@@ -46,8 +47,8 @@ class SenderCore:
     before the call, so that a packet never arrives before it was sent. ``gap_ns`` lies between the
     fragments of one payload. Where ``send`` is ``blocking``, waiting for room in a queue, a frame
     that starts late for its sake counts as on time: that is the system's doing, not the machine's,
-    and stands in the frame's own times. Raises Unsupported where the rate is to follow the network
-    and the encoder has one rate only.
+    and stands in the frame's own times. Streams that one thread sends share a ``schedule``. Raises
+    Unsupported where the rate is to follow the network and the encoder has one rate only.
     """
 
     def __init__(
@@ -65,8 +66,10 @@ class SenderCore:
         gap_ns: int = 0,
         blocking: bool = False,
         receivers: int = 1,
+        schedule: Schedule | None = None,
     ) -> None:
         self._facts = facts
+        self._schedule = schedule or Schedule(facts.frame_ns)
         self._settings = settings = settings or SenderSettings()
         self._rate_hz, self._frame_samples = facts.sample_rate_hz, facts.frame_samples
         self._frame_ns = facts.frame_ns
@@ -96,7 +99,6 @@ class SenderCore:
         self._packet_rows: list[tuple[int, ...]] = []
         self._frame_rows: list[list[int]] = []
         self._encode_ns = 0
-        self._worst_lateness_ns = 0
         self._late_frames = 0
         self._feedback = {"reports": 0, "nacks": 0, "retransmissions": 0, "foreign_feedback": 0}
         self._media_sent = 0
@@ -127,7 +129,10 @@ class SenderCore:
         payload is too large for the transport, and what ``send`` raises.
         """
         if self._outbox and self.next_ready_ns() == self._outbox[0][0]:
-            self._transmit(self._outbox.popleft()[1])
+            due_ns, packet = self._outbox.popleft()
+            start_ns = self._clock()
+            self._transmit(packet)
+            self._schedule.note(self, due_ns, start_ns, self._clock())
             return
         ready_ns = self._capture_end_ns()
         start_ns = self._clock()
@@ -139,10 +144,9 @@ class SenderCore:
             ) from error
         end_ns = self._clock()
         self._encode_ns += end_ns - start_ns
-        lateness_ns = start_ns - max(ready_ns, self._released_ns)
-        if lateness_ns > self._worst_lateness_ns:
-            self._worst_lateness_ns = lateness_ns
-        self._late_frames += lateness_ns > self._frame_ns
+        due_ns = max(ready_ns, self._released_ns)
+        self._schedule.note(self, due_ns, start_ns, end_ns)
+        self._late_frames += start_ns - due_ns > self._frame_ns
         frame = self._input - self._facts.lookahead_frames
         self._input += 1
         if frame < 0 and payload is None:
@@ -303,10 +307,11 @@ class SenderCore:
         """SENT_FRAMES: of the frames that have left whole."""
         return from_rows(SENT_FRAMES, [row for row in self._frame_rows if row[4] >= 0])
 
-    def figures(self) -> dict[str, int]:
-        """How well the schedule was kept (start of encoding against capture), encoding in total."""
+    def figures(self) -> dict[str, Any]:
+        """How well the schedule was kept (:class:`harness.lateness.Lateness`; frames that were
+        encoded more than a frame late), encoding in total."""
         return {
-            "worst_lateness_ns": self._worst_lateness_ns,
+            "lateness": self._schedule.lateness().figures(),
             "late_frames": self._late_frames,
             "encode_wall_ns": self._encode_ns,
             **(self._feedback if self._settings.needs_feedback else {}),

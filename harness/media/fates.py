@@ -259,6 +259,7 @@ def _frames(sent: Columns, played: Columns, facts: CodecFacts, t0_ns: int) -> Co
         "playout_ns": play - decode_end,
         "mouth_to_ear_ns": _nullable(play - t0_ns - capture, made_up),
         "encode_cpu_ns": _nullable(encode_end - at_sender("encode_start_ns"), unsent),
+        "decoder_ns": _ints(played, "decoder_ns"),
         "payload_bytes": _nullable(at_sender("payload_bytes"), unsent),
         "play_ns": play - t0_ns,
         "played_start": _ints(played, "played_start"),

@@ -33,11 +33,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
+from typing import Any, ParamSpec, TypeVar
 
 import numpy as np
 
 from harness.codecs.base import CodecFacts, Decoder, Pcm
 from harness.errors import CellFailed
+from harness.lateness import Schedule
 from harness.media.concealment import generic_concealment
 from harness.media.feedback import Reporter
 from harness.media.jitterbuffer import BAND_NS, Anchor, DelayEstimator
@@ -63,10 +65,37 @@ _UNDECODABLE, _INCOMPLETE, _FOREIGN = Verdict.UNDECODABLE, Verdict.INCOMPLETE, V
 _SPARE, _MEDIA, _PARITY = Verdict.SPARE, int(Purpose.MEDIA), int(Purpose.PARITY)
 _DECODED = Kind.DECODED
 _INT16 = np.dtype(np.int16)
+P = ParamSpec("P")
+R = TypeVar("R")
 _ALIKE = 0.8
 _ALIKE_IN_HASTE = 0.4
 _HASTE_NS = 100 * NS_PER_MS
 """This far outside its band the depth matters more than an audible seam."""
+
+
+class TimedDecoder:
+    """A decoder, and how long its calls took since ``spent_ns`` was set to 0."""
+
+    def __init__(self, decoder: Decoder, clock: Callable[[], int]) -> None:
+        self._decoder = decoder
+        self._clock = clock
+        self.spent_ns = 0
+
+    def decode(self, payload: bytes) -> Pcm:
+        return self._timed(self._decoder.decode, payload)
+
+    def conceal(self) -> Pcm | None:
+        return self._timed(self._decoder.conceal)
+
+    def recover(self, payload: bytes, frames_back: int) -> Pcm | None:
+        return self._timed(self._decoder.recover, payload, frames_back)
+
+    def _timed(self, call: Callable[P, R], *args: P.args, **kwargs: P.kwargs) -> R:
+        began_ns = self._clock()
+        try:
+            return call(*args, **kwargs)
+        finally:
+            self.spent_ns += self._clock() - began_ns
 
 
 class ReceiverCore:
@@ -75,6 +104,7 @@ class ReceiverCore:
     ``on_packet`` takes whatever the socket gave, in order of arrival, and never raises.
     ``pull`` raises CellFailed when the decoder crashes or breaks its contract. ``assets`` maps each
     of the settings' ``required_assets`` to a verified file; what is wrong with them is raised.
+    Streams that one thread plays share a ``schedule``.
     """
 
     def __init__(
@@ -88,7 +118,9 @@ class ReceiverCore:
         sender: SenderSettings | None = None,
         wire: Wire = HARNESS,
         assets: Mapping[str, Path] | None = None,
+        schedule: Schedule | None = None,
     ) -> None:
+        self._schedule = schedule or Schedule(facts.frame_ns)
         sender = sender or SenderSettings()
         self._wire = wire
         self._repeats = sender.repeat_distance if sender.repeat else 0
@@ -98,7 +130,7 @@ class ReceiverCore:
         self._reporter = Reporter(sender, stream_id) if sender.needs_feedback else None
         self._settings = settings
         self._facts = facts
-        self._decoder = decoder
+        self._decoder = TimedDecoder(decoder, clock)
         self._rate_hz, self._frame_samples = facts.sample_rate_hz, facts.frame_samples
         self._frame_ns = facts.frame_ns
         self._stream_id = stream_id
@@ -116,6 +148,7 @@ class ReceiverCore:
         self._rows: list[list[int]] = []
         self._next = 0
         self._first_pull_ns: int | None = None
+        self._started_ns = 0
         self._inserted: list[tuple[int, Pcm]] = []  # (row, audio) that may yet be a concealment
         self._media = np.zeros(total_frames * facts.frame_samples, np.int16)
         self._played: list[Pcm] = []
@@ -185,6 +218,7 @@ class ReceiverCore:
             if added == "complete":
                 relative_ns = recv_ns - self._media_ns(frame)
                 if self._first_pull_ns is None:
+                    self._started_ns = recv_ns
                     self._first_pull_ns = relative_ns + self._settings.start_ns
                 self._anchor.add(relative_ns)
                 if self._redundant:
@@ -288,6 +322,12 @@ class ReceiverCore:
         """
         pull_ns = self.next_pull_ns()
         assert pull_ns is not None
+        began_ns = self._clock()
+        self._fill(pull_ns)
+        if pull_ns >= self._started_ns:  # what was due before the clock started is made up at once
+            self._schedule.note(self, pull_ns, began_ns, self._clock())
+
+    def _fill(self, pull_ns: int) -> None:
         first = self._next
         if ready := self._buffer.ready(pull_ns):
             if self._inserted:
@@ -425,10 +465,23 @@ class ReceiverCore:
         if end_ns > device_ns:
             play_ns = end_ns
             self._underruns += complete_ns >= 0
-        self._decode_ns += end_ns - start_ns
+        decoder_ns, self._decoder.spent_ns = self._decoder.spent_ns, 0
+        self._decode_ns += decoder_ns
         at, length = self._played_samples, len(heard)
         self._rows.append(
-            [frame, kind, complete_ns, pull_ns, start_ns, end_ns, play_ns, at, length, depth]
+            [
+                frame,
+                kind,
+                complete_ns,
+                pull_ns,
+                start_ns,
+                end_ns,
+                decoder_ns,
+                play_ns,
+                at,
+                length,
+                depth,
+            ]
         )
         if frame >= 0:
             self._place(frame, audio)
@@ -555,6 +608,11 @@ class ReceiverCore:
         """The track as it left the device."""
         return np.concatenate([*self._played, np.zeros(0, np.int16)])
 
-    def figures(self) -> dict[str, int]:
-        """Decoding time in total (stretching included), and how often it missed the device."""
-        return {"decode_wall_ns": self._decode_ns, "device_underruns": self._underruns}
+    def figures(self) -> dict[str, Any]:
+        """Time in the decoder in total, how often it missed the device, and how
+        well the schedule of pulls was kept (:class:`harness.lateness.Lateness`)."""
+        return {
+            "decode_wall_ns": self._decode_ns,
+            "device_underruns": self._underruns,
+            "lateness": self._schedule.lateness().figures(),
+        }

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from bisect import bisect_right
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from harness.errors import CellFailed
+from harness.linux import clock_offset
 from harness.network import netem
 from harness.network.changer import Changer, Made
 from harness.network.link import Bernoulli, Link, LinkPair
@@ -90,7 +90,7 @@ class NetemEngine:
         """
         self._stop_changes()
         entered, left, missed = self._tap.collect()
-        t0_ns = self._t0_ns + time.time_ns() - monotonic_ns()
+        t0_ns = self._t0_ns + clock_offset().ns
         counters: dict[str, Any] = {"log_drops": missed, "unexplained": 0, "t0_ns": t0_ns}
         changes, logs = {}, []
         for number, way in enumerate(self._directions):

@@ -11,8 +11,8 @@ import struct
 from types import TracebackType
 from typing import NamedTuple
 
+from harness import linux
 from harness.errors import MachineCannot
-from harness.units import NS_PER_S
 
 ETHERTYPE = slice(12, 14)
 IPV4 = b"\x08\x00"
@@ -22,11 +22,8 @@ _ETH_P_ALL = 0x0003
 _SOL_PACKET = 263
 _PACKET_STATISTICS = 6
 _PACKET_IGNORE_OUTGOING = 23
-_SO_TIMESTAMPNS = 35
 _SO_RCVBUFFORCE = 33
 _LARGEST_FRAME = 2048
-_ANCILLARY = socket.CMSG_SPACE(16)
-_TIMESPEC = struct.Struct("@ll")
 
 
 class Frame(NamedTuple):
@@ -47,7 +44,7 @@ class PacketSocket:
         try:
             sock.setblocking(False)
             _force_buffer(sock, buffer_bytes)
-            sock.setsockopt(socket.SOL_SOCKET, _SO_TIMESTAMPNS, 1)
+            linux.stamp_arrivals(sock)
             sock.setsockopt(_SOL_PACKET, _PACKET_IGNORE_OUTGOING, 0 if outgoing else 1)
             sock.bind((ifname, _ETH_P_ALL))
         except OSError:
@@ -62,11 +59,12 @@ class PacketSocket:
     def receive(self) -> Frame | None:
         """The next frame that waits, or None."""
         try:
-            data, ancillary, _, address = self._socket.recvmsg(_LARGEST_FRAME, _ANCILLARY)
+            data, ancillary, _, address = self._socket.recvmsg(_LARGEST_FRAME, linux.STAMP_BYTES)
         except BlockingIOError:
             return None
-        seconds, nanoseconds = _TIMESPEC.unpack(ancillary[0][2])
-        return Frame(data, seconds * NS_PER_S + nanoseconds, address[2] == socket.PACKET_OUTGOING)
+        stamp_ns = linux.arrival_realtime_ns(ancillary)
+        assert stamp_ns is not None
+        return Frame(data, stamp_ns, address[2] == socket.PACKET_OUTGOING)
 
     def send(self, frame: bytes) -> None:
         """Transmit. Raises OSError: ENOBUFS or EAGAIN when the interface takes no more."""

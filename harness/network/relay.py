@@ -17,7 +17,6 @@ import gc
 import os
 import select
 import threading
-import time
 from array import array
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -28,6 +27,7 @@ import numpy as np
 
 from harness import linux
 from harness.errors import CellFailed
+from harness.lateness import Lateness
 from harness.network.link import LinkPair
 from harness.network.link_json import link_summary
 from harness.network.model import Ended, LinkModel
@@ -121,8 +121,9 @@ class Relay:
         """Counters, and the LINK_LOG since the last restart. Raises CellFailed if the relay broke.
 
         ``log_drops`` counts frames that never reached the relay because it was too slow;
-        ``refused`` those that an interface would not take (logged as queue drops). The log's clock
-        is CLOCK_MONOTONIC.
+        ``refused`` those that an interface would not take (logged as queue drops). ``lateness`` is
+        how late packets left, from the instant that the model set; ``clock_bracket_ns`` bounds the
+        error of ``in_ns``, which comes from another clock. The log's clock is CLOCK_MONOTONIC.
         """
 
         def snapshot() -> tuple[dict[str, Any], Columns]:
@@ -132,6 +133,8 @@ class Relay:
                 "in_flight": sum(d.model.in_flight for d in self._directions),
                 "priority": self._priority,
                 "t0_ns": self._t0_ns,
+                "clock_bracket_ns": self._widest_ns,
+                "lateness": Lateness.of(self._late_ns).figures(),
             }
             return counters, self._log.columns()
 
@@ -146,6 +149,8 @@ class Relay:
     def _reset(self, t0_ns: int) -> None:
         self._t0_ns = t0_ns
         self._log = _Log()
+        self._late_ns = array("q")
+        self._widest_ns = 0
         self._refused = 0
         self._drops_before = sum(d.source.dropped() for d in self._directions)
         for d, link in zip(self._directions, (self._pair.forward, self._pair.reverse), strict=True):
@@ -213,15 +218,18 @@ class Relay:
         return select.select(sources, [], [], timeout_s)[0]
 
     def _read(self, direction: _Direction) -> None:
-        realtime_less_monotonic = time.time_ns() - monotonic_ns()
+        offset: linux.ClockOffset | None = None
         for _ in range(_BATCH):
             frame = direction.source.receive()
             if frame is None:
                 return
+            if offset is None:
+                offset = linux.clock_offset()
+                self._widest_ns = max(self._widest_ns, offset.width_ns)
             if frame.data[ETHERTYPE] != IPV4:
                 self._send(direction, frame.data)
                 continue
-            arrived_ns = frame.realtime_ns - realtime_less_monotonic
+            arrived_ns = frame.realtime_ns - offset.ns
             direction.model.offer(frame.data, len(frame.data), arrived_ns)
 
     def _finish(self, direction: _Direction, ended: Ended[bytes]) -> None:
@@ -231,7 +239,8 @@ class Relay:
             if ended.flip_bit is not None:
                 frame = flipped(frame, ended.flip_bit)
             if self._send(direction, frame):
-                out_ns = monotonic_ns()
+                due_ns, out_ns = out_ns, monotonic_ns()
+                self._late_ns.append(out_ns - due_ns)
             else:
                 outcome, out_ns = Outcome.QUEUE, -1
         self._log.append(direction.number, ended.in_ns, out_ns, ended.size_bytes, outcome)

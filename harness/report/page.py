@@ -23,6 +23,7 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 from matplotlib.colors import to_hex
 
+from harness.lateness import P99_LIMIT_NS, WORST_LIMIT_NS
 from harness.report import (
     adaptation,
     audio,
@@ -35,13 +36,12 @@ from harness.report import (
     sections,
     sharing,
     tables,
-    verdicts,
 )
 from harness.report.tables import BY_KEY, CONFIGURATION, FIGURES, Shown
 from harness.score.metrics import METRICS
-from harness.stats import MIN_CLUSTERS
-from harness.stats.difference import SIGNIFICANT
+from harness.score.stats import MIN_CLUSTERS
 from harness.store import Tables, load
+from harness.units import NS_PER_MS
 
 LIMIT_BYTES = 9_500_000
 """No report is larger."""
@@ -196,8 +196,7 @@ class _Page:
         run = self.run
         counts = run.cells["status"].value_counts().to_dict()
         ranked = [name for name in self.order.networks if name != self.added.network]
-        self.rank = tables.ranking(self.shown)
-        judged = verdicts.verdicts(self.shown, self.summary, ranked)
+        verdicts = tables.verdicts(self.shown, self.summary, ranked)
         spread = noise.noise(self.shown)
         sweeps, panels_left_out = sections.sweeps_of(run, self.bases)
         if panels_left_out:
@@ -208,11 +207,9 @@ class _Page:
         sending = adaptation.sent(self.shown)
         return {
             "run": self.row,
-            "warnings": self._warnings(counts, judged),
+            "warnings": self._warnings(counts, verdicts),
             "statuses": {name: counts.get(name, 0) for name in _STATUSES},
-            "verdicts": judged,
-            "rank": self.rank,
-            "extreme": "highest" if self.rank.better == "higher" else "lowest",
+            "verdicts": verdicts,
             "links": {name: self.networks[name].words for name in self.order.networks},
             "differences": sections.differences_of(
                 self.shown,
@@ -256,8 +253,8 @@ class _Page:
             "propagation": propagation.section(self.run_dir, self.colours),
             "unscored": self._unscored(),
             "min_clusters": MIN_CLUSTERS,
-            "conversation_ms": verdicts.CONVERSATION_MS,
-            "significant": SIGNIFICANT,
+            "conversation_ms": tables.CONVERSATION_MS,
+            "significant": tables.SIGNIFICANT,
             "rig": tables.rig_check(self.shown, self.summary).to_dict("records"),
             "heat": [
                 self._heat(shown)
@@ -273,7 +270,10 @@ class _Page:
             "fate_cells": tables.MAX_FATE_CELLS,
             "causes": self._rows(tables.causes(run), "causes of trouble"),
             "troubled": troubled,
-            "lateness": self._rows(tables.lateness(run), "lines of late senders"),
+            "lateness": self._rows(tables.lateness(run), "lines of who was late"),
+            "late_ms": tables.LATE_MS,
+            "late_p99_ms": P99_LIMIT_NS / NS_PER_MS,
+            "late_worst_ms": WORST_LIMIT_NS / NS_PER_MS,
             "proof": self._rows(proof[condensed], "lines of the proof"),
             "swept_proof": self._rows(proof[~condensed], "lines of the proof of swept networks"),
             "figures": self.figures,
@@ -297,7 +297,7 @@ class _Page:
         }
 
     def _warnings(
-        self, counts: Mapping[Any, int], judged: Sequence[verdicts.Verdict]
+        self, counts: Mapping[Any, int], verdicts: Sequence[tables.Verdict]
     ) -> list[tuple[str, str]]:
         """What a reader must know first: (``warn`` or ``note``, text)."""
         cells = self.run.cells
@@ -349,12 +349,12 @@ class _Page:
             )
         if warning := sections.generative_warning(self.run):
             said.append(("warn", warning))
-        quality = self.summary[self.summary["figure"] == self.rank.key]
+        quality = self.summary[self.summary["figure"] == "pesq_wb"]
         fine = tables.ok_cells(self.run)["cell_id"]
         unscored = int((~fine.isin(self.run.scores["cell_id"])).sum())
         if unscored:
             said.append(("warn", f"{unscored} of {len(fine)} ok cells are not scored."))
-        uneven = [verdict.network for verdict in judged if verdict.uneven]
+        uneven = [verdict.network for verdict in verdicts if verdict.uneven]
         if uneven:
             said.append(
                 (
@@ -379,9 +379,8 @@ class _Page:
         return said
 
     def _unscored(self) -> dict[str, str]:
-        """Per network, the commonest reason for a missing ranking figure."""
-        mine = self.summary[self.summary["figure"] == self.rank.key]
-        missing = mine[mine["mean"].isna()]
+        """Per network, the commonest reason for a missing PESQ-WB."""
+        missing = self.summary[(self.summary["figure"] == "pesq_wb") & self.summary["mean"].isna()]
         return {
             str(name): str(rows["reason"].mode()[0]) for name, rows in missing.groupby("network")
         }

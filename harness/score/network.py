@@ -134,7 +134,7 @@ def _frames(frames: Table, cell: Mapping[str, Any]) -> Iterable[Score]:
     yield _known("stretch_ratio", stretch, nothing)
     for mode, column, of, none in (
         ("encode", "encode_cpu_ns", media, "no frame was encoded"),
-        ("decode", "decode_ns", media & ~made_up, "no frame was decoded"),
+        ("decode", "decoder_ns", media & ~made_up, "no frame was decoded"),
     ):
         spent_ns = _known_numbers(frames, column, of)
         factor = float(spent_ns.mean()) / frame_ns if len(spent_ns) else None

@@ -6,8 +6,8 @@
 * 2 - runs: baseline, added_controls; cells: control, sweep, impairment, trace_sha256, compute; lab
   virtual and engine model, whose cells have null in started_utc and wall_s.
 * 3 - packets: purpose, fate spare; frames: target_bps; table legacy.
-* 4 - runs: sessions, corpus, rank_by; cells: blame, reference_sha256, recorded_part; table
-  attempts.
+* 4 - runs: sessions, corpus; cells: blame, reference_sha256, lateness of receiver and relay,
+  device_underruns; frames: decoder_ns; table attempts.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -45,7 +45,6 @@ RUNS = {
     "link": Column("str", "", "netem, relay or model"),
     "link_why": Column("str", "", "why that engine"),
     "baseline": Column("str", "", "codec entry that differences are taken against", since=2),
-    "rank_by": Column("str", "", "metric that the report ranks by; null: its default", since=4),
     "added_controls": Column(
         "json", "", "{codec, network}: names of the controls that the scenario lacked", since=2
     ),
@@ -99,13 +98,6 @@ CELLS = {
     "trace_sha256": Column(
         "str", "", "of the impairment trace, the same for a whole block", since=2
     ),
-    "recorded_part": Column(
-        "json",
-        "s",
-        "by direction, [from, to] in its recording, counted on where that begins again; null where"
-        " nothing is recorded",
-        since=4,
-    ),
     "link_readback": Column("json", "", "what the kernel reported (netem) or the engine built"),
     "proof": Column(
         "json", "", "list of {direction, figure, asked, measured, tolerance, unit, ok}"
@@ -115,6 +107,25 @@ CELLS = {
     "bitrate_payload_bps": Column("float", "bit/s", "codec payloads over media time"),
     "bitrate_wire_bps": Column("float", "bit/s", "frames on the wire, forward, over media time"),
     "worst_lateness_ms": Column("float", "ms", "sender: largest lag behind its schedule"),
+    "p99_lateness_ms": Column("float", "ms", "sender: lag of all but 1 % of its frames", since=4),
+    "receiver_worst_lateness_ms": Column(
+        "float", "ms", "receiver: largest lag of pulling and decoding a frame", since=4
+    ),
+    "receiver_p99_lateness_ms": Column("float", "ms", "of all but 1 % of its pulls", since=4),
+    "read_worst_lateness_ms": Column(
+        "float",
+        "ms",
+        "receiver: from a packet's arrival to its being read; null without kernel stamps",
+        since=4,
+    ),
+    "read_p99_lateness_ms": Column("float", "ms", "of all but 1 % of its packets", since=4),
+    "relay_worst_lateness_ms": Column(
+        "float", "ms", "relay: largest lag of a packet that leaves; null for other links", since=4
+    ),
+    "relay_p99_lateness_ms": Column("float", "ms", "of all but 1 % of its packets", since=4),
+    "device_underruns": Column(
+        "int", "", "frames that were decoded after the device wanted them", since=4
+    ),
     "late_sends": Column("int", "", "frames encoded more than a frame behind schedule"),
     "packets_sent": Column("int", "", "media packets given to the socket"),
     "frames_total": Column("int", "", "media frames"),
@@ -167,6 +178,7 @@ FRAMES = {
     "playout_ns": Column("int", "ns", "PCM to first sample out of the device"),
     "mouth_to_ear_ns": Column("int", "ns", "sum of the above: play minus capture (ITU-T G.114)"),
     "encode_cpu_ns": Column("int", "ns", "the encode call alone"),
+    "decoder_ns": Column("int", "ns", "the decoder's calls alone", since=4),
     "payload_bytes": Column("int", "B", "codec payload"),
     "play_ns": Column("int", "ns", "relative to t0"),
     "played_start": Column("int", "samples", "index into the played track"),

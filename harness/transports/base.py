@@ -2,8 +2,12 @@
 
 A transport carries packets (byte strings of at least one byte) one way. Its sender never holds up
 the caller: pacing follows the capture schedule whatever the network does, so what cannot be sent
-at once waits in a backlog (streams) or is refused (datagrams), and both are counted. Its receiver
-stamps CLOCK_MONOTONIC right after ``recv`` returns, in a thread of its own.
+at once waits in a backlog (streams) or is refused (datagrams), and both are counted.
+
+A packet is stamped on CLOCK_MONOTONIC. Over UDP, RTP and QUIC it is the kernel's stamp of the
+datagram's arrival (of the one that completes it, on a QUIC stream), however late the receiving
+thread reads it. TCP hands over bytes, which have no stamps, and WebRTC's library keeps its sockets
+to itself: there the stamp is taken when the packet is handed over.
 """
 
 from __future__ import annotations
@@ -96,7 +100,11 @@ class Receiver(Protocol):
         """Say something to the sender whose packet came last; lost where none has come."""
         ...
 
-    def counts(self) -> dict[str, int]: ...
+    def counts(self) -> dict[str, Any]:
+        """What happened besides; ``read_lateness`` (:class:`harness.lateness.Lateness`), from the
+        kernel's stamps to the receiving thread's reading, where there are stamps."""
+        ...
+
     def close(self) -> None: ...
 
 

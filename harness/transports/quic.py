@@ -22,6 +22,7 @@ import select
 import socket
 import ssl
 import threading
+from array import array
 from collections.abc import Callable
 from functools import lru_cache
 from typing import Any
@@ -45,7 +46,8 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
 from harness.errors import CellFailed
-from harness.linux import exact_timers, real_time
+from harness.lateness import Lateness
+from harness.linux import exact_timers, real_time, receive_stamped, stamp_arrivals
 from harness.media.packet import IP_UDP_BYTES
 from harness.transports.base import (
     CONNECT_TIMEOUT_S,
@@ -157,7 +159,10 @@ class _Socket:
         self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER_BYTES)
         self.udp.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
         self.udp.setblocking(False)
+        stamp_arrivals(self.udp)
         self.errors = self.refused = 0
+        self.late_ns = array("q")
+        """From each datagram's arrival to its being read."""
         self._waker, self._woken = socket.socketpair()
         self._woken.setblocking(False)
         self.until_ns = 0
@@ -191,15 +196,16 @@ class _Socket:
         return self.udp in ready
 
     def receive(self) -> tuple[bytes, Any, int] | None:
-        """A datagram, its sender and when it was taken; None where there is none."""
+        """A datagram, its sender and when it arrived; None where there is none."""
         try:
-            data, peer = self.udp.recvfrom(_LARGEST)
+            data, peer, recv_ns = receive_stamped(self.udp, _LARGEST)
         except BlockingIOError:
             return None
         except OSError:
             self.errors += 1
             return None
-        return data, peer, monotonic_ns()
+        self.late_ns.append(monotonic_ns() - recv_ns)
+        return data, peer, recv_ns
 
     def close(self) -> None:
         for one in (self.udp, self._waker, self._woken):
@@ -370,7 +376,7 @@ class QuicReceiver:
         self._peers: dict[Any, _Peer] = {}
         self._latest: _Peer | None = None
         self._broken = self._connections = self._strays = 0
-        self._closing = False
+        self._open = self._closing = False
         self._turn = threading.Lock()
         self._thread = threading.Thread(target=self._serve, name="quic-receiver", daemon=True)
         self._thread.start()
@@ -381,12 +387,13 @@ class QuicReceiver:
                 self._latest.connection.send_datagram_frame(message)
                 self._socket.send(self._latest.connection)
 
-    def counts(self) -> dict[str, int]:
+    def counts(self) -> dict[str, Any]:
         return {
             "connections": self._connections,
             "broken_connections": self._broken,
             "stray_datagrams": self._strays,
             "socket_errors": self._socket.errors + self._socket.refused,
+            "read_lateness": Lateness.of(self._socket.late_ns).figures(),
         }
 
     def close(self) -> None:
@@ -401,21 +408,29 @@ class QuicReceiver:
 
     def _serve(self) -> None:
         exact_timers()
+        # A handshake is some 10 ms of Python's arithmetic: in real time it would hold up the other
+        # cells, which stream meanwhile.
+        while not self._closing and not self._open:
+            self._step()
+        self._socket.late_ns = array("q")
         with real_time(RECEIVE_PRIORITY):
             while not self._closing:
-                with self._turn:
-                    timers = [_timer_ns(peer.connection) for peer in self._peers.values()]
-                    self._socket.until_ns = min(timers, default=_FAR_NS)
-                came = self._socket.wait()
-                with self._turn:
-                    self._socket.until_ns = 0
-                    while came and (one := self._socket.receive()) is not None:
-                        self._take(*one)
-                    for address, peer in list(self._peers.items()):
-                        _serve_timer(peer.connection)
-                        self._note_events(address, peer, monotonic_ns())
-                        if not self._closing:
-                            self._socket.send(peer.connection)
+                self._step()
+
+    def _step(self) -> None:
+        with self._turn:
+            timers = [_timer_ns(peer.connection) for peer in self._peers.values()]
+            self._socket.until_ns = min(timers, default=_FAR_NS)
+        came = self._socket.wait()
+        with self._turn:
+            self._socket.until_ns = 0
+            while came and (one := self._socket.receive()) is not None:
+                self._take(*one)
+            for address, peer in list(self._peers.items()):
+                _serve_timer(peer.connection)
+                self._note_events(address, peer, monotonic_ns())
+                if not self._closing:
+                    self._socket.send(peer.connection)
 
     def _take(self, data: bytes, address: Any, recv_ns: int) -> None:
         peer = self._peers.get(address) or self._accept(data, address)
@@ -443,7 +458,9 @@ class QuicReceiver:
 
     def _note_events(self, address: Any, peer: _Peer, recv_ns: int) -> None:
         while (event := peer.connection.next_event()) is not None:
-            if isinstance(event, DatagramFrameReceived):
+            if isinstance(event, HandshakeCompleted):
+                self._open = True
+            elif isinstance(event, DatagramFrameReceived):
                 self._on_packet(event.data, recv_ns)
             elif isinstance(event, StreamDataReceived):
                 try:

@@ -12,9 +12,12 @@ import errno
 import select
 import socket
 import threading
+from array import array
 from collections.abc import Callable
+from typing import Any
 
-from harness.linux import exact_timers, real_time
+from harness.lateness import Lateness
+from harness.linux import exact_timers, real_time, receive_stamped, stamp_arrivals
 from harness.media.packet import IP_UDP_BYTES, LINK_MTU_BYTES, ip_fragments
 from harness.transports.base import RECEIVE_PRIORITY, OnPacket, TransportSettings
 from harness.units import monotonic_ns
@@ -99,11 +102,13 @@ class UdpReceiver:
     def __init__(self, host: str, on_packet: OnPacket) -> None:
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, _BUFFER_BYTES)
+        stamp_arrivals(self._socket)
         self._socket.bind((host, 0))
         self.port = int(self._socket.getsockname()[1])
         self._on_packet = on_packet
         self._closing = False
         self._errors = 0
+        self._late_ns = array("q")
         self._peer: tuple[str, int] | None = None
         self._thread = threading.Thread(target=self._receive, name="udp-receiver", daemon=True)
         self._thread.start()
@@ -116,8 +121,9 @@ class UdpReceiver:
         except OSError:
             self._errors += 1
 
-    def counts(self) -> dict[str, int]:
-        return {"socket_errors": self._errors}
+    def counts(self) -> dict[str, Any]:
+        lateness = Lateness.of(self._late_ns)
+        return {"socket_errors": self._errors, "read_lateness": lateness.figures()}
 
     def close(self) -> None:
         self._closing = True
@@ -132,12 +138,13 @@ class UdpReceiver:
         with real_time(RECEIVE_PRIORITY):
             while not self._closing:
                 try:
-                    packet, self._peer = self._socket.recvfrom(_LARGEST)
+                    packet, peer, recv_ns = receive_stamped(self._socket, _LARGEST)
                 except OSError:
                     self._errors += not self._closing
                     continue
-                recv_ns = monotonic_ns()
+                self._late_ns.append(monotonic_ns() - recv_ns)
                 if not self._closing:
+                    self._peer = peer
                     self._on_packet(packet, recv_ns)
 
 

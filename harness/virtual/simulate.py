@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 from harness.codecs.base import Codec, Decoder, Encoder, Pcm
 from harness.endpoint.sender import SenderCore, frame_count
 from harness.errors import Unsupported
+from harness.lateness import Schedule
 from harness.media.packet import IP_UDP_BYTES, wire_sizes
 from harness.media.playout import ReceiverCore
 from harness.media.rtp import wire_of
@@ -167,8 +168,10 @@ def simulate_broadcast(branches: Sequence[Stream], heard: int) -> Observed:
 def _side_by_side(streams: Sequence[Stream]) -> Observed:
     """Streams over one link, between a process that paces and one that plays all of them."""
     sending, playing = Clock(), Clock()
-    senders = [_Speaker(stream, sending) for stream in streams]
-    listeners = [_Listener(stream, playing) for stream in streams]
+    frame_ns = streams[0].codec.facts.frame_ns
+    paced, played = Schedule(frame_ns), Schedule(frame_ns)
+    senders = [_Speaker(stream, sending, schedule=paced) for stream in streams]
+    listeners = [_Listener(stream, playing, schedule=played) for stream in streams]
     carried = _converse(streams, senders, listeners)
     for listener in listeners:
         listener.stop()
@@ -216,7 +219,13 @@ class _Speaker:
     """The sender and its clock; ``sent`` are its packets with the instants at which they come to
     the link, ``heard`` is what comes back from each of its receivers."""
 
-    def __init__(self, stream: Stream, clock: Clock | None = None, receivers: int = 1) -> None:
+    def __init__(
+        self,
+        stream: Stream,
+        clock: Clock | None = None,
+        receivers: int = 1,
+        schedule: Schedule | None = None,
+    ) -> None:
         self.sent: list[Arrival] = []
         self.heard: tuple[deque[Arrival], ...] = tuple(deque() for _ in range(receivers))
         self._clock = clock or Clock()
@@ -236,6 +245,7 @@ class _Speaker:
             _wire_of(stream),
             gap_ns=stream.transport.gap_ns,
             receivers=receivers,
+            schedule=schedule,
         )
 
     def _send(self, packet: bytes) -> bool:
@@ -442,7 +452,9 @@ def _log_rows(direction: int, ended: Sequence[Ended[Any]]) -> list[tuple[int, ..
 class _Listener:
     """The receiver, its clock, and what is ``coming`` to it in order of arrival."""
 
-    def __init__(self, stream: Stream, clock: Clock | None = None) -> None:
+    def __init__(
+        self, stream: Stream, clock: Clock | None = None, schedule: Schedule | None = None
+    ) -> None:
         self.coming: deque[Arrival] = deque()
         self.said: list[Arrival] = []
         self._clock = clock or Clock()
@@ -460,6 +472,7 @@ class _Listener:
             stream.sender,
             _wire_of(stream),
             assets=stream.assets,
+            schedule=schedule,
         )
 
     def due_ns(self) -> int:

@@ -92,7 +92,7 @@ def test_the_schedule_of_44_1_khz_frames_does_not_drift() -> None:
 def test_lateness_is_seen() -> None:
     bench = Bench(FACTS, 320 * 4)
     bench.run(late_ns=3 * MS)
-    assert bench.core.figures()["worst_lateness_ns"] == 3 * MS
+    assert bench.core.figures()["lateness"]["worst_ns"] == 3 * MS
     assert bench.core.figures()["late_frames"] == 0
     bench = Bench(FACTS, 320 * 4)
     bench.run(late_ns=20 * MS + 1)

@@ -42,6 +42,7 @@ def rows_of(
             "decode_ns": 0,
             "playout_ns": 0,
             "encode_cpu_ns": 20 * NS_PER_MS,
+            "decoder_ns": 0,
         }.items()
     }
     packets = {

@@ -47,7 +47,8 @@ def cell_tables(fates: list[str], transit_ms: list[float | None]) -> tuple[pd.Da
         "frame": np.ma.MaskedArray(np.arange(count), mask=zeros.astype(bool)),
         "kind": np.where(made_up, "concealed", "decoded").astype(str),
         "encode_cpu_ns": zeros + 2 * MS,
-        "decode_ns": zeros + 1 * MS,
+        "decode_ns": zeros + 7 * MS,  # woken late
+        "decoder_ns": zeros + 1 * MS,
         "played_samples": zeros + 320,
         "buffer_ns": zeros + 30 * MS,
         "mouth_to_ear_ns": np.ma.MaskedArray(transit + 100 * MS, mask=made_up),

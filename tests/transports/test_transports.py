@@ -68,6 +68,9 @@ def test_packets_arrive_whole_in_order_and_stamped(name: str) -> None:
         assert [at for _, at in got] == sorted(at for _, at in got)
         counts = {**sender.counts(), **receiver.counts()}
     assert counts.pop("connections", 1) == 1
+    stamped = name in ("udp", "rtp", *QUIC)
+    assert ("read_lateness" in counts) == stamped, "the kernel stamps datagrams and nothing else"
+    assert counts.pop("read_lateness", {"count": 1})["count"] > 0
     assert counts.pop("congestion_control", "none, for datagrams")  # CUBIC where it may be chosen
     if name == "webrtc":  # its loop takes them one by one
         assert counts.pop("longest_backlog_bytes") < sum(map(len, packets))

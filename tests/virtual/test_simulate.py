@@ -48,7 +48,7 @@ def test_an_encoder_slower_than_its_frames_falls_behind_and_catches_up() -> None
     slow = streamed(compute=Fixed({"encode": 30 * MS}), frames=4)
     assert list(slow.sent_frames["encode_start_ns"]) == [20 * MS, 50 * MS, 80 * MS, 110 * MS]
     assert list(slow.sent_frames["encode_end_ns"]) == [50 * MS, 80 * MS, 110 * MS, 140 * MS]
-    assert slow.sender["worst_lateness_ns"] == 30 * MS
+    assert slow.sender["lateness"]["worst_ns"] == 30 * MS
     assert slow.sender["late_frames"] == 1, "only the last one starts over a frame late"
 
     caught_up = streamed(compute=Fixed({"encode": [90 * MS, 0, 0, 0, 0, 0]}), frames=6)

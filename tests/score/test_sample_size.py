@@ -7,8 +7,7 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.stats import MIN_CLUSTERS
-from harness.stats.power import (
+from harness.score.power import (
     DESIGNS,
     MOST,
     Aim,
@@ -19,6 +18,7 @@ from harness.stats.power import (
     power,
     utterances_needed,
 )
+from harness.score.stats import MIN_CLUSTERS
 
 AIM = Aim(delta=0.1)
 
