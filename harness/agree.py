@@ -1,7 +1,7 @@
 """Do the labs and link engines agree? ``harness agree``: the same cells, leg by leg, compared.
 
 A leg is a run of the scenario in one lab on one link engine, made here or, on another machine or
-under another kernel, before. The first leg is the reference. :mod:`harness.score.agreement` says
+under another kernel, before. The first leg is the reference. :mod:`harness.stats.agreement` says
 when two legs agree.
 """
 
@@ -21,7 +21,7 @@ from harness.errors import BadInput, MachineCannot
 from harness.network import probe
 from harness.report.agreement import Compared, Leg, write_agreement
 from harness.run import Observer, Options, run
-from harness.score.agreement import DIFFERS, compare, fates, judged, values
+from harness.stats.agreement import DIFFERS, compare, fates, judged, values
 from harness.store import Tables, load, new_directory
 
 LEGS = {

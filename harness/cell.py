@@ -28,17 +28,10 @@ from harness.media.fates import join
 from harness.media.packet import wire_sizes
 from harness.media.tracks import Track, track_figures, tracks_beside
 from harness.network import link_to_json
+from harness.network.fitting import PacketClock, fit
 from harness.network.link import LinkPair, longest_delay_ns
 from harness.network.proof import ProofFigure, prove
-from harness.network.trace import (
-    TAIL_NS,
-    PacketClock,
-    Trace,
-    draw,
-    fit,
-    playable_ns,
-    semantics,
-)
+from harness.network.trace import TAIL_NS, Trace, draw, placed, playable_ns, semantics
 from harness.plan import Cell
 from harness.records import Columns, Observed, TrackRecords
 from harness.transports import TRANSPORTS
@@ -121,30 +114,41 @@ class Impaired:
     pair: LinkPair
     pcm: Pcm
     """The reference, cut where a recorded trace ends the audio; int16, shape (samples,)."""
+    recorded_ns: Mapping[str, tuple[int, int]]
+    """By direction: from where to where its recording was met, counted on where it loops."""
 
 
-def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm) -> Impaired:
-    """Draw the block's trace and fit it to the codec. ``pcm`` is the reference at its rate.
+def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm, reference_ns: int) -> Impaired:
+    """Draw the block's trace and fit it to the codec. ``pcm`` is the reference at the codec's rate;
+    ``reference_ns`` its duration at its own, which does not differ from codec to codec.
 
     Raises BadInput where a recorded trace is shorter than the audio and may not be.
     """
-    audio_ns = samples_to_ns(len(pcm), facts.sample_rate_hz)
-    playable = playable_ns(cell.network.pair, audio_ns)
-    if playable < audio_ns:
+    pair = placed(cell.network.pair, cell.seed, reference_ns)
+    playable = playable_ns(pair, reference_ns)
+    if playable < reference_ns:
         pcm = pcm[: playable * facts.sample_rate_hz // NS_PER_S]
-    # Rates differ in how they round a duration: the trace may not hang on the codec's.
-    whole_ms = playable // NS_PER_MS
-    trace = draw(cell.network.pair, cell.seed, whole_ms * NS_PER_MS + TAIL_NS)
-    return Impaired(trace, fit(trace, packet_clock(facts, len(pcm))), pcm)
+    trace = draw(pair, cell.seed, playable + TAIL_NS)
+    recorded_ns = {
+        direction: (replay.offset_ns, replay.offset_ns + playable)
+        for direction, replay in (
+            ("forward", pair.forward.replay),
+            ("reverse", pair.reverse.replay),
+        )
+        if replay is not None
+    }
+    return Impaired(trace, fit(trace, packet_clock(facts, len(pcm))), pcm, recorded_ns)
 
 
-def impaired_alike(cells: Sequence[Cell], facts: CodecFacts, pcm: Pcm) -> list[Impaired]:
+def impaired_alike(
+    cells: Sequence[Cell], facts: CodecFacts, pcm: Pcm, reference_ns: int
+) -> list[Impaired]:
     """What each receiver of one sender meets: the same audio, over its own link.
 
     Raises what :func:`impaired` raises, and Unsupported where recordings end the audio for some
     of them earlier than for others.
     """
-    met = [impaired(cell, facts, pcm) for cell in cells]
+    met = [impaired(cell, facts, pcm, reference_ns) for cell in cells]
     if len({len(one.pcm) for one in met}) > 1:
         raise Unsupported(
             f"broadcast: {cells[0].network.broadcast} has recordings that end at different times;"
@@ -233,6 +237,7 @@ def stream(
     legs: Sequence[Leg],
     facts: CodecFacts,
     pcm: Pcm,
+    reference_ns: int,
     assets: Mapping[str, str],
     cpu: Capacity,
 ) -> list[CellResult]:
@@ -241,12 +246,13 @@ def stream(
 
     ``cpu`` is in cores: cells that together want more of them than there are wait for each other.
     Raises Unsupported, BadInput (the pairs are then to be reset), CellFailed (to be closed).
-    ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,).
+    ``pcm`` is the reference at the codec's sampling rate, int16 mono, shape (samples,), and
+    ``reference_ns`` its duration (see :func:`impaired`).
     """
     began = monotonic_ns()
     cell, pairs = legs[0].cell, [leg.pair for leg in legs]
     hears_others(cell)  # or says why not
-    met = impaired_alike([leg.cell for leg in legs], facts, pcm)
+    met = impaired_alike([leg.cell for leg in legs], facts, pcm, reference_ns)
     tracks = tracks_of(cell, facts, len(met[0].pcm))
     links, receivers = [pair.link for pair in pairs], [pair.receiver for pair in pairs]
     applied = _each(
@@ -435,6 +441,11 @@ def written_up(
         "media_s": media_s,
         "t0_ns": observed.t0_ns,
         "trace_sha256": met.trace.sha256,
+        "recorded_part": json.dumps(
+            {way: [at_ns / NS_PER_S for at_ns in part] for way, part in met.recorded_ns.items()}
+        )
+        if met.recorded_ns
+        else None,
         "link_readback": json.dumps(observed.readback),
         "proof": json.dumps([asdict(figure) for figure in figures]),
         "proof_ok": all(figure.ok is not False for figure in figures),

@@ -445,7 +445,7 @@ def _agree(arguments: argparse.Namespace) -> int:
 
 def _power(arguments: argparse.Namespace) -> int:
     from harness import power
-    from harness.score.power import Aim
+    from harness.stats.power import Aim
 
     wanted = power.Wanted(
         scenario=arguments.file,

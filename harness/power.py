@@ -1,5 +1,5 @@
 """How many utterances and seeds does a scenario need? ``harness power``: a pilot in the virtual
-lab, and what :mod:`harness.score.power` makes of it, for every codec against the baseline.
+lab, and what :mod:`harness.stats.power` makes of it, for every codec against the baseline.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from harness.plan import Plan
 from harness.run import Observer, Options, Pilot, planned, run
 from harness.scenario import Metric
 from harness.scenario.mistakes import not_among
-from harness.score.power import DESIGNS, MOST, Aim, Comparison, Need, compare
 from harness.score.quality import MEASURES, OPTIONAL, measures
-from harness.score.stats import MIN_CLUSTERS
+from harness.stats import MIN_CLUSTERS
+from harness.stats.power import DESIGNS, MOST, Aim, Comparison, Need, compare
 from harness.store import Tables, load
 
 COMPARABLE = tuple(one.name for one in (*MEASURES, *OPTIONAL) if len(measures([one.name])) == 1)

@@ -26,8 +26,9 @@ from harness.codecs.base import Codec, CodecFacts, Decoder, Pcm
 from harness.endpoint.sender import frame_count
 from harness.errors import BadInput, CellFailed, HarnessError, Unsupported
 from harness.media.settings import ReceiverSettings
+from harness.network.fitting import fit
 from harness.network.link import Link
-from harness.network.trace import Trace, Weather, fit
+from harness.network.trace import Trace, Weather
 from harness.records import Observed
 from harness.report import write_report
 from harness.report.propagation import CURVES, FACTS, SUMMARY, write_page

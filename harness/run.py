@@ -140,6 +140,7 @@ def run(options: Options, observer: Observer) -> Outcome:
         "scenario_yaml": options.scenario.read_text(encoding="utf-8"),
         "config_sha256": config_sha256(wanted),
         "baseline": wanted.baseline_name,
+        "rank_by": wanted.rank_by,
         "added_controls": json.dumps(
             {
                 "codec": wanted.pcm_control.name if wanted.pcm_control else None,
@@ -335,9 +336,10 @@ class _Matrix:
             paths = {name: self._asset_path(name) for name in _needed(cell)}
             facts = self._facts_of(cell, paths)
             pcm = self._pcm_at(cell.item.id, facts.sample_rate_hz)
+            reference_ns = self._references[cell.item.id].duration_ns
             with self._pairs.claim(len(listeners)) as pairs:
                 legs = [Leg(*leg) for leg in zip(listeners, pairs, rows, strict=True)]
-                results = stream(legs, facts, pcm, paths, self._cpu)
+                results = stream(legs, facts, pcm, reference_ns, paths, self._cpu)
         except HarnessError as error:
             if self._pairs.closing:
                 raise

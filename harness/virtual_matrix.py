@@ -247,7 +247,7 @@ def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:
     pcm = _pcm(cell.item.id, facts.sample_rate_hz)
     listeners = cell.listeners if hears_others(cell) else (cell,)
     mine = listeners.index(cell)
-    met = impaired_alike(listeners, facts, pcm)
+    met = impaired_alike(listeners, facts, pcm, _reference(cell.item.id).duration_ns)
     stream = Stream(
         codec=codec,
         pcm=met[mine].pcm,

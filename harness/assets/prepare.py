@@ -23,7 +23,7 @@ from harness.assets.level import Samples, active, envelope, rms_dbov, speech_lev
 from harness.assets.manifest import asset_of
 from harness.assets.store import AssetStore, file_sha256
 from harness.errors import AssetError
-from harness.units import NS_PER_S
+from harness.units import NS_PER_S, samples_to_ns
 
 Pcm = NDArray[np.int16]
 
@@ -59,6 +59,10 @@ class Prepared:
     @property
     def seconds(self) -> float:
         return len(self.pcm) / self.rate_hz
+
+    @property
+    def duration_ns(self) -> int:
+        return samples_to_ns(len(self.pcm), self.rate_hz)
 
     def provenance(self) -> dict[str, Any]:
         """All but the samples, for the ``items`` column of ``runs``."""

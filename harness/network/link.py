@@ -54,7 +54,8 @@ class LossTrace:
 
 Hits = Literal["media", "instant"]
 """Which packets a loss state in media time takes: every one with any media in it (``media``), or
-those whose last sample is in it (``instant``, as a link does that knows nothing of media)."""
+those whose last sample is in it (``instant``, as a link does that knows nothing of media). By the
+second, a spell as long as a codec's packets takes exactly one of them."""
 
 
 @dataclass(frozen=True)
@@ -121,6 +122,8 @@ class Recording:
     ``loss``, ``delay_ns`` and ``rate_bps`` are constant from one of ``at_ns`` to the next (as many
     entries as those; ascending, the first 0); None where the recording says nothing of it. A rate
     of 0 is an outage. ``deliveries_ns`` are instants at which 1500 bytes could leave.
+    ``interval_ns`` is that of the packets it tells of, one each from 0 on; None where its steps are
+    not packets.
     """
 
     format: str
@@ -132,6 +135,7 @@ class Recording:
     delay_ns: tuple[int, ...] | None = field(default=None, hash=False)
     rate_bps: tuple[int, ...] | None = field(default=None, hash=False)
     deliveries_ns: tuple[int, ...] | None = field(default=None, hash=False)
+    interval_ns: int | None = None
 
     @property
     def of_packets(self) -> bool:
@@ -141,7 +145,8 @@ class Recording:
 
 @dataclass(frozen=True)
 class Replay:
-    """A recording as the weather of a link, from ``offset_ns`` of it on.
+    """A recording as the weather of a link, from ``offset_ns`` of it on; with ``spread``, from a
+    place that is drawn for each block (``trace.placed``).
 
     What the recording says takes the place of the link's own loss and rate; its delay is added to
     the link's. One that is ``of_packets`` runs in media time, any other from t0 on. ``end`` is what
@@ -153,9 +158,10 @@ class Replay:
     recording: Recording
     offset_ns: int = 0
     end: Literal["loop", "stop", "error"] = "error"
-    hits: Hits = "media"
+    hits: Hits = "instant"
     queue_ns: int | None = None
     queue_bytes: int | None = None
+    spread: bool = False
 
 
 @dataclass(frozen=True)

@@ -215,6 +215,7 @@ class _File:
         loss: _Floats | None = None,
         delay_ns: _Ints | None = None,
         rate_bps: _Ints | None = None,
+        interval_ns: int | None = None,
     ) -> Recording:
         """Without the steps that change nothing."""
         columns = {"loss": loss, "delay_ns": delay_ns, "rate_bps": rate_bps}
@@ -226,6 +227,7 @@ class _File:
         return self.recording(
             duration_ns,
             at_ns=tuple(at_ns[kept].tolist()),
+            interval_ns=interval_ns,
             **{name: tuple(column[kept].tolist()) for name, column in found.items()},
         )
 
@@ -304,7 +306,9 @@ def _loss(file: _File) -> Recording:
     lost = _integers(file, "0 (arrived) or 1 (lost)", 1)
     interval_ns = file.interval_ns or DEFAULT_INTERVAL_NS
     at_ns = np.arange(len(lost)) * interval_ns
-    return file.steps(len(lost) * interval_ns, at_ns, loss=lost.astype(np.float64))
+    return file.steps(
+        len(lost) * interval_ns, at_ns, loss=lost.astype(np.float64), interval_ns=interval_ns
+    )
 
 
 _RTPDUMP_MAGIC = b"#!rtpplay1.0 "
@@ -441,6 +445,7 @@ def _arrived(
         np.arange(last + 1) * interval_ns,
         loss=lost,
         delay_ns=delay_ns.astype(np.int64)[np.maximum.accumulate(held)],
+        interval_ns=interval_ns,
     )
 
 

@@ -2,8 +2,9 @@
 
 *Media time* counts from input sample 0. Two codecs whose packets carry 13 and 60 ms of audio meet
 the same loss spells and the same delays at the same media time; what they make of them is the
-codecs' own. :func:`draw` makes the trace from the description and the block's seed alone, and
-:func:`fit` places it, for one codec's packets, on the clock of the link (t0 = capture of sample 0).
+codecs' own. :func:`placed` chooses where in a recording a block begins, :func:`draw` makes the
+trace from the description and the block's seed alone, and ``fitting.py`` lays it, for one codec's
+packets, onto the clock of the link (t0 = capture of sample 0).
 
 Loss in media time is a two-state Markov process in continuous time (Gilbert 1960, Elliott 1963;
 in continuous time: Hohlfeld, Geib and Hasslinger, ITC 2008): spells of loss of mean ``burst_ns``,
@@ -18,10 +19,6 @@ packets is that of the description at any packet length, but a spell may fall be
 
 Delay deviations with a coherence time tau are a Gauss-Markov (Ornstein-Uhlenbeck) process with
 correlation exp(-t / tau), mapped to the asked distribution by its quantiles.
-
-On the link's clock, packet k is due at T_k = (k + 1 + L) * F / fs. Its fate holds from a quarter of
-a frame before T_k to a quarter before T_(k+1), so that encoding time and an engine's lateness move
-no packet into its neighbour's fate.
 """
 
 from __future__ import annotations
@@ -40,7 +37,6 @@ from harness.errors import BadInput
 from harness.network.distributions import SCALE, SIZE, table
 from harness.network.link import (
     Bernoulli,
-    Change,
     Deliveries,
     Hits,
     Link,
@@ -51,26 +47,13 @@ from harness.network.link import (
     Recording,
     Replay,
 )
-from harness.units import NS_PER_MS, NS_PER_S, format_duration, samples_to_ns
+from harness.units import NS_PER_MS, NS_PER_S, format_duration
 
 TAIL_NS = 10 * NS_PER_S
 """How much longer than the audio a trace is: what was sent last is still on its way."""
-LOST = Bernoulli(1.0)
 _FINEST_NS, _COARSEST_NS = 5 * NS_PER_MS, 20 * NS_PER_MS
 _STEPS_PER_COHERENCE = 10
 _MIN_BURST_BYTES = 1600
-
-
-@dataclass(frozen=True)
-class PacketClock:
-    """When a codec's packets are due, and which media they carry: see ``codecs/base.py``."""
-
-    frame_samples: int
-    sample_rate_hz: int
-    lookahead_frames: int
-    delay_samples: int
-    frames: int
-    """Packets (media frames) of the stream, K."""
 
 
 @dataclass(frozen=True)
@@ -78,13 +61,15 @@ class Weather:
     """One direction of a trace; see the module's docstring.
 
     ``segments`` are static links on the clock of the link. ``spells`` are the spells of loss,
-    [start, end), ``deviations`` (instant, what is added to the delay from then on) in media time.
+    [start, end), ``deviations`` (instant, what is added to the delay from then on) in media time;
+    with ``of_packets`` a deviation is a recorded packet's, and met as its loss is.
     """
 
     segments: tuple[tuple[int, Link], ...]
     spells: tuple[tuple[int, int], ...] = ()
     hits: Hits = "media"
     deviations: tuple[tuple[int, int], ...] = ()
+    of_packets: bool = False
 
 
 @dataclass(frozen=True)
@@ -110,6 +95,8 @@ def semantics(pair: LinkPair) -> str:
             found.add("scheduled")
         if whole.replay:
             found.add("recorded")
+            if _draws_per_packet(whole.replay.recording):
+                found.add("per-packet")
         for _, link in whole.segments():
             if link.coherence_ns or isinstance(link.loss, MediaTimeLoss):
                 found.add("media-time")
@@ -123,6 +110,35 @@ def semantics(pair: LinkPair) -> str:
                 found.add("per-packet")
     order = ("per-packet", "media-time", "scheduled", "recorded")
     return "+".join(kind for kind in order if kind in found) or "per-packet"
+
+
+def _draws_per_packet(recording: Recording) -> bool:
+    """A share of loss between none and all is drawn by each packet."""
+    return recording.loss is not None and not set(recording.loss) <= {0.0, 1.0}
+
+
+def placed(pair: LinkPair, seed: int, audio_ns: int) -> LinkPair:
+    """The pair with a place for each recording that is ``spread``: uniform over where it can begin,
+    which is anywhere in one that loops, and else where the audio fits into what is left.
+
+    Both directions begin at the same share of the way, so that two recordings of one journey stay
+    together; one of packets begins with a packet.
+    """
+    share = random.Random(f"{seed}/place").random()
+
+    def begun(link: Link) -> Link:
+        replay = link.replay
+        if replay is None or not replay.spread:
+            return link
+        recording = replay.recording
+        room_ns = recording.duration_ns
+        if replay.end != "loop":
+            room_ns = max(0, room_ns - audio_ns)
+        offset_ns = int(share * room_ns)
+        offset_ns -= offset_ns % (recording.interval_ns or 1)
+        return replace(link, replay=replace(replay, offset_ns=offset_ns, spread=False))
+
+    return LinkPair(begun(pair.forward), begun(pair.reverse))
 
 
 def playable_ns(pair: LinkPair, audio_ns: int) -> int:
@@ -147,25 +163,10 @@ def playable_ns(pair: LinkPair, audio_ns: int) -> int:
 
 @lru_cache(maxsize=16)
 def draw(pair: LinkPair, seed: int, duration_ns: int) -> Trace:
-    """The trace of a block: equal arguments give equal traces, and nothing else enters."""
+    """The trace of a block, of a pair whose recordings are :func:`placed`: equal arguments give
+    equal traces, and nothing else enters."""
     forward = _drawn(pair.forward, f"{seed}/0", duration_ns)
     return Trace(forward, _drawn(pair.reverse, f"{seed}/1", duration_ns), duration_ns)
-
-
-@lru_cache(maxsize=16)
-def fit(trace: Trace, clock: PacketClock) -> LinkPair:
-    """The links as an engine runs them under one codec's packets (``is_fitted``).
-
-    ACKs carry no media: on the way back, media time is the link's time.
-    """
-    forward = trace.forward
-    offset = clock.delay_samples + clock.lookahead_frames * clock.frame_samples
-    middle_ns = samples_to_ns(2 * offset + clock.frame_samples, 2 * clock.sample_rate_hz)
-    windows = _windows(forward, clock)
-    return LinkPair(
-        _on_the_link(forward, windows, middle_ns),
-        _on_the_link(trace.reverse, list(trace.reverse.spells), 0),
-    )
 
 
 # --- drawing --------------------------------------------------------------------------------------
@@ -292,7 +293,7 @@ def _replayed(link: Link, replay: Replay, seed: str, duration_ns: int) -> Weathe
     if recording.deliveries_ns is not None:
         base = replace(base, rate=_deliveries(recording, replay, duration_ns))
     in_media_time = recording.of_packets and not deviations
-    if recording.loss is not None and set(recording.loss) <= {0.0, 1.0}:
+    if recording.loss is not None and not _draws_per_packet(recording):
         hits, spells = replay.hits, _joined_spells(recording.loss, steps, duration_ns)
         fractions = None
     else:
@@ -310,7 +311,7 @@ def _replayed(link: Link, replay: Replay, seed: str, duration_ns: int) -> Weathe
             part = replace(part, rate=_rate(recording, replay, n))
         if not segments or segments[-1][1] != part:
             segments.append((at_ns, part))
-    return Weather(tuple(segments), spells, hits, deviations)
+    return Weather(tuple(segments), spells, hits, deviations, of_packets=in_media_time)
 
 
 def _unrolled(recording: Recording, offset_ns: int, duration_ns: int) -> Iterator[tuple[int, int]]:
@@ -375,51 +376,3 @@ def _deliveries(recording: Recording, replay: Replay, duration_ns: int) -> Deliv
         found += [begins_ns + at_ns for at_ns in recording.deliveries_ns[first:last]]
         begins_ns += recording.duration_ns
     return Deliveries(tuple(found), replay.queue_bytes)
-
-
-# --- fitting --------------------------------------------------------------------------------------
-
-
-def _windows(weather: Weather, clock: PacketClock) -> list[tuple[int, int]]:
-    """Spells of loss on the link's clock that take exactly the packets that are to be lost."""
-    if not weather.spells:
-        return []
-    rate_hz, size = clock.sample_rate_hz, clock.frame_samples
-    k = np.arange(clock.frames, dtype=np.int64)
-    start_ns = (k * size - clock.delay_samples) * NS_PER_S // rate_hz
-    end_ns = ((k + 1) * size - clock.delay_samples) * NS_PER_S // rate_hz
-    begins, ends = np.array(weather.spells, np.int64).T
-    if weather.hits == "media":
-        spell = np.searchsorted(ends, start_ns, side="right")
-        lost = (spell < len(ends)) & (begins[np.minimum(spell, len(ends) - 1)] < end_ns)
-    else:
-        spell = np.searchsorted(begins, end_ns, side="right") - 1
-        lost = (spell >= 0) & (ends[np.maximum(spell, 0)] > end_ns)
-    edges = np.flatnonzero(np.diff(np.concatenate([[0], lost.astype(np.int8), [0]])))
-    due = edges + 1 + clock.lookahead_frames
-    at_ns = ((4 * due - 1) * size * NS_PER_S // (4 * rate_hz)).tolist()
-    return list(zip(at_ns[::2], at_ns[1::2], strict=True))
-
-
-def _on_the_link(weather: Weather, windows: list[tuple[int, int]], shift_ns: int) -> Link:
-    """Everything laid onto one clock. Where a window is open all is lost."""
-    segments = dict(weather.segments)
-    deviations = {max(at_ns + shift_ns, 0): ns for at_ns, ns in weather.deviations}
-    opens = {at_ns: True for at_ns, _ in windows} | {at_ns: False for _, at_ns in windows}
-    base, deviation_ns, lost = weather.segments[0][1], 0, False
-    if weather.deviations:
-        deviation_ns = weather.deviations[0][1]  # until the first media is on its way
-    laid: list[tuple[int, Link]] = []
-    made: dict[tuple[int, int, bool], Link] = {}
-    for at_ns in sorted({0, *segments, *deviations, *opens}):
-        base = segments.get(at_ns, base)
-        deviation_ns = deviations.get(at_ns, deviation_ns)
-        lost = opens.get(at_ns, lost)
-        key = (id(base), deviation_ns, lost)
-        if key not in made:
-            delay_ns = max(0, base.delay_ns + deviation_ns)
-            made[key] = replace(base, delay_ns=delay_ns, loss=LOST if lost else base.loss)
-        if not laid or laid[-1][1] is not made[key]:
-            laid.append((at_ns, made[key]))
-    changes = tuple(Change(at_ns, link) for at_ns, link in laid[1:])
-    return replace(laid[0][1], changes=changes)

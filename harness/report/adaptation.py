@@ -14,8 +14,9 @@ from matplotlib.axes import Axes
 
 from harness.report import figures, links
 from harness.report.sections import WAY, Drawing, Drawings, ways
-from harness.report.tables import BIN_S, BY_KEY, SIGNIFICANT, ok_cells, scored
-from harness.score import stats
+from harness.report.tables import BIN_S, BY_KEY, ok_cells, scored
+from harness.stats import estimate
+from harness.stats.difference import against, as_family
 from harness.store import Tables
 
 COMPARED = ("pesq_wb", "concealed", "delay_p50", "wire")
@@ -32,7 +33,7 @@ class Protection:
     """Every transport against the plain one. ``rows`` has one per network, codec, receiver and
     transport, the plain one first: ``network``, ``name``, ``plain``, ``wire``, ``overhead`` (%),
     ``fec`` (% of frames), ``resent`` (by fate, per 100 media packets; None without any) and by
-    figure a row with ``mean, low, high`` and for the others ``difference`` (with ``significant``).
+    figure a row with ``mean, low, high`` and for the others ``difference`` (with ``told_apart``).
     """
 
     plain: str
@@ -138,23 +139,21 @@ def _apart(
     values: Mapping[str, pd.DataFrame], plain: str
 ) -> dict[tuple[str, str, str, str], dict[str, Any]]:
     """Differences to the plain transport on one network, in pairs of one block, codec and receiver;
-    corrected among all of a figure. By figure, codec, receiver and transport."""
+    all of a figure are one family. By figure, codec, receiver and transport."""
     found = {}
     for figure in COMPARED:
         raw = {
             (figure, str(codec), str(receiver), transport): one
             for (codec, receiver), cells in values[figure].groupby(["codec", "receiver"])
-            for transport, one in stats.paired_differences(cells, plain, entry="transport").items()
+            for transport, one in against(cells, plain, entry="transport").items()
         }
-        for key, one in stats.corrected(raw).items():
-            low, high = one.estimate.low, one.estimate.high
-            excludes = low is not None and high is not None and (low > 0 or high < 0)
+        for key, one in as_family(raw).items():
             found[key] = {
                 "mean": one.estimate.mean,
-                "low": low,
-                "high": high,
-                "p": one.p_holm,
-                "significant": excludes and one.p_holm is not None and one.p_holm <= SIGNIFICANT,
+                "low": one.estimate.low,
+                "high": one.estimate.high,
+                "p": one.p_family,
+                "told_apart": one.told_apart,
             }
     return found
 
@@ -167,7 +166,7 @@ def _mean(values: pd.DataFrame, network: str, key: tuple[str, str, str]) -> floa
         & (values["receiver"] == receiver)
         & (values["transport"] == transport)
     ]
-    found = stats.estimate(mine["value"].tolist(), mine["utterance"].tolist())
+    found = estimate(mine["value"].tolist(), mine["utterance"].tolist())
     return None if found is None else found.mean
 
 

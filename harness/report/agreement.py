@@ -10,16 +10,16 @@ from pathlib import Path
 import pandas as pd
 
 from harness.report.plain import Section, Value, page, write
-from harness.score.agreement import (
+from harness.stats import MIN_CLUSTERS
+from harness.stats.agreement import (
     AGREES,
     CANNOT_TELL,
     CONFIGURATION,
     DIFFERS,
     FIGURES,
-    SIGNIFICANT,
     Figure,
 )
-from harness.score.stats import MIN_CLUSTERS
+from harness.stats.difference import SIGNIFICANT
 
 NO_VALUE = "–"
 MARKS = {AGREES: "", DIFFERS: " ✗", CANNOT_TELL: " ?"}
@@ -48,7 +48,7 @@ class Leg:
 
 @dataclass(frozen=True)
 class Compared:
-    """``figures`` are :func:`harness.score.agreement.judged`, ``fates`` those of all legs with
+    """``figures`` are :func:`harness.stats.agreement.judged`, ``fates`` those of all legs with
     ``promised`` (must be identical) and ``broken`` (is not); both with the leg's name as
     ``against``. ``absent`` are legs that could not run, with the reason."""
 
@@ -215,10 +215,10 @@ def _explained(compared: Compared) -> list[str]:
     )
     return [
         f"Differences are the leg minus {compared.legs[0].name}, cell by cell, averaged over"
-        " utterances, with 95 % intervals (bootstrap over utterances), and then the mean of"
+        " utterances, with 95 % intervals (Student's, over utterances), and then the mean of"
         f" {compared.legs[0].name} itself. Only cells that are ok in both count.",
-        f"✗ differs: larger than the figure's resolution beyond chance (t-test of a minimum effect,"
-        f" p ≤ {SIGNIFICANT} after Holm over all figures here). ? cannot tell: larger than the"
+        f"✗ differs: larger than the figure's resolution beyond chance (sign flips about it,"
+        f" p ≤ {SIGNIFICANT}, all figures here being one family). ? cannot tell: larger than the"
         " resolution, its interval leaves out 0, but that may be chance; or fewer than"
         f" {MIN_CLUSTERS} utterances. No mark: agrees, within the resolution or with 0 in the"
         " interval.",

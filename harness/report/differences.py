@@ -7,15 +7,15 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.report.tables import BY_KEY, CONFIGURATION, SIGNIFICANT, Shown, added, scored
-from harness.score import stats
+from harness.report.tables import BY_KEY, CONFIGURATION, Shown, added, scored
+from harness.stats.difference import Difference, against, as_family
 from harness.store import Tables
 
-COMPARED = ("pesq_wb", "stoi", "delay_p50", "delay_p95")
+COMPARED = ("pesq_wb_played", "pesq_wb", "stoi", "delay_p50", "delay_p95")
 """Figures (keys of ``FIGURES``) whose differences are shown."""
 _COLUMNS = [
     *CONFIGURATION,
-    *("figure", "mean", "low", "high", "p", "p_holm", "effect"),
+    *("figure", "mean", "low", "high", "p", "p_family", "told_apart", "effect"),
     *("utterances", "pairs", "control"),
 ]
 
@@ -47,45 +47,40 @@ def baseline(tables: Tables) -> Baseline | None:
     )
 
 
-def differences(tables: Tables, against: str) -> pd.DataFrame:
+def differences(tables: Tables, baseline: str) -> pd.DataFrame:
     """One row per configuration of another codec and figure of ``COMPARED``.
 
     Pairs share block, transport and receiver. Columns: those of a configuration, ``figure``,
     ``mean, low, high`` of the difference (in the figure's unit; interval NaN below
-    ``MIN_CLUSTERS`` utterances), ``p``, ``p_holm`` (NaN without a test; corrected among all of a
-    network and figure), ``effect``, ``utterances``, ``pairs``, ``control`` (it is a codec that the
-    scenario did not ask for: shown, but neither tested nor counted in the correction).
+    ``MIN_CLUSTERS`` utterances), ``p``, ``p_family`` (NaN without a test; all of a network and
+    figure are one family), ``told_apart``, ``effect``, ``utterances``, ``pairs``, ``control`` (it
+    is a codec that the scenario did not ask for: shown, but neither tested nor in the family).
     """
     control = added(tables).codec
     rows = [
         row
         for key in COMPARED
         for network, cells in scored(tables, BY_KEY[key]).groupby("network")
-        for row in _of_network(str(network), BY_KEY[key], cells, against, control)
+        for row in _of_network(str(network), BY_KEY[key], cells, baseline, control)
     ]
     return pd.DataFrame(rows, columns=_COLUMNS)
 
 
-def is_significant(row: pd.Series) -> bool:
-    """The interval excludes zero, and so does the corrected test."""
-    excludes = row["low"] > 0 or row["high"] < 0
-    return bool(excludes and row["p_holm"] <= SIGNIFICANT)
-
-
 def _of_network(
-    network: str, shown: Shown, cells: pd.DataFrame, against: str, control: str
+    network: str, shown: Shown, cells: pd.DataFrame, baseline: str, control: str
 ) -> list[tuple[object, ...]]:
-    asked: dict[tuple[str, str, str], stats.Difference] = {}
-    untested: dict[tuple[str, str, str], stats.Difference] = {}
+    asked: dict[tuple[str, str, str], Difference] = {}
+    untested: dict[tuple[str, str, str], Difference] = {}
     for (transport, receiver), mine in cells.groupby(["transport", "receiver"]):
-        for codec, one in stats.paired_differences(mine, against).items():
+        for codec, one in against(mine, baseline).items():
             (untested if codec == control else asked)[str(transport), str(receiver), codec] = one
-    asked = stats.corrected(asked)
+    asked = as_family(asked)
     return [
         (
             *(network, *name, shown.key, one.estimate.mean),
             *_numbers(one.estimate.low, one.estimate.high),
-            *(_numbers(one.p, one.p_holm) if name in asked else (np.nan, np.nan)),
+            *(_numbers(one.p, one.p_family) if name in asked else (np.nan, np.nan)),
+            name in asked and one.told_apart,
             *_numbers(one.effect),
             *(one.estimate.clusters, one.estimate.cells, name in untested),
         )

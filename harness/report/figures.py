@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from harness.report.tables import BIN_S, CONFIGURATION, FATES, Shown, wide
-from harness.score import curves
+from harness.stats import curves
 
 INK = "#1a1b1c"
 FAINT = "#c7c8c9"
@@ -350,7 +350,7 @@ def forest(
     """Differences to the baseline with their intervals, one row each, from the top down.
 
     ``rows`` are those of :func:`harness.report.differences.differences` of one network and figure,
-    in the order of ``labels`` (NaN where there is no difference), with ``significant``, which fills
+    in the order of ``labels`` (NaN where there is no difference), with ``told_apart``, which fills
     the mark. Shaded: less than the rig can resolve between two cells.
     """
     if resolution:
@@ -367,7 +367,7 @@ def forest(
             place,
             "D" if row["control"] else "o",
             mec=colour,
-            mfc=colour if row["significant"] else "none",
+            mfc=colour if row["told_apart"] else "none",
             mew=1.5,
             markersize=6.5,
             zorder=3,

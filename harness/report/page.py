@@ -36,10 +36,12 @@ from harness.report import (
     sections,
     sharing,
     tables,
+    verdicts,
 )
 from harness.report.tables import BY_KEY, CONFIGURATION, FIGURES, Shown
 from harness.score.metrics import METRICS
-from harness.score.stats import MIN_CLUSTERS
+from harness.stats import MIN_CLUSTERS
+from harness.stats.difference import SIGNIFICANT
 from harness.store import Tables, load
 from harness.units import NS_PER_MS
 
@@ -196,7 +198,8 @@ class _Page:
         run = self.run
         counts = run.cells["status"].value_counts().to_dict()
         ranked = [name for name in self.order.networks if name != self.added.network]
-        verdicts = tables.verdicts(self.shown, self.summary, ranked)
+        self.rank = tables.ranking(self.shown)
+        judged = verdicts.verdicts(self.shown, self.summary, ranked)
         spread = noise.noise(self.shown)
         sweeps, panels_left_out = sections.sweeps_of(run, self.bases)
         if panels_left_out:
@@ -207,9 +210,11 @@ class _Page:
         sending = adaptation.sent(self.shown)
         return {
             "run": self.row,
-            "warnings": self._warnings(counts, verdicts),
+            "warnings": self._warnings(counts, judged),
             "statuses": {name: counts.get(name, 0) for name in _STATUSES},
-            "verdicts": verdicts,
+            "verdicts": judged,
+            "rank": self.rank,
+            "extreme": "highest" if self.rank.better == "higher" else "lowest",
             "links": {name: self.networks[name].words for name in self.order.networks},
             "differences": sections.differences_of(
                 self.shown,
@@ -253,8 +258,8 @@ class _Page:
             "propagation": propagation.section(self.run_dir, self.colours),
             "unscored": self._unscored(),
             "min_clusters": MIN_CLUSTERS,
-            "conversation_ms": tables.CONVERSATION_MS,
-            "significant": tables.SIGNIFICANT,
+            "conversation_ms": verdicts.CONVERSATION_MS,
+            "significant": SIGNIFICANT,
             "rig": tables.rig_check(self.shown, self.summary).to_dict("records"),
             "heat": [
                 self._heat(shown)
@@ -297,7 +302,7 @@ class _Page:
         }
 
     def _warnings(
-        self, counts: Mapping[Any, int], verdicts: Sequence[tables.Verdict]
+        self, counts: Mapping[Any, int], judged: Sequence[verdicts.Verdict]
     ) -> list[tuple[str, str]]:
         """What a reader must know first: (``warn`` or ``note``, text)."""
         cells = self.run.cells
@@ -349,12 +354,12 @@ class _Page:
             )
         if warning := sections.generative_warning(self.run):
             said.append(("warn", warning))
-        quality = self.summary[self.summary["figure"] == "pesq_wb"]
+        quality = self.summary[self.summary["figure"] == self.rank.key]
         fine = tables.ok_cells(self.run)["cell_id"]
         unscored = int((~fine.isin(self.run.scores["cell_id"])).sum())
         if unscored:
             said.append(("warn", f"{unscored} of {len(fine)} ok cells are not scored."))
-        uneven = [verdict.network for verdict in verdicts if verdict.uneven]
+        uneven = [verdict.network for verdict in judged if verdict.uneven]
         if uneven:
             said.append(
                 (
@@ -379,8 +384,9 @@ class _Page:
         return said
 
     def _unscored(self) -> dict[str, str]:
-        """Per network, the commonest reason for a missing PESQ-WB."""
-        missing = self.summary[(self.summary["figure"] == "pesq_wb") & self.summary["mean"].isna()]
+        """Per network, the commonest reason for a missing ranking figure."""
+        mine = self.summary[self.summary["figure"] == self.rank.key]
+        missing = mine[mine["mean"].isna()]
         return {
             str(name): str(rows["reason"].mode()[0]) for name, rows in missing.groupby("network")
         }

@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from harness.report.figures import codec_colours, svg
 from harness.report.plain import Section, Value, page, write
 from harness.score.damage import AUDIBLE_DB, BIN_S, FLOOR_DB, mean_curves
-from harness.score.stats import MIN_CLUSTERS
+from harness.stats import MIN_CLUSTERS
 
 CURVES = "probe_loss.parquet"
 SUMMARY = "probe_loss_summary.parquet"

@@ -14,11 +14,11 @@ from markupsafe import Markup
 from matplotlib.axes import Axes
 
 from harness.report import figures, links, noise
-from harness.report.differences import COMPARED, Baseline, baseline, differences, is_significant
+from harness.report.differences import COMPARED, Baseline, baseline, differences
 from harness.report.links import Network
 from harness.report.sweeps import SHOWN, Panel, curves_of, sweep_panels
 from harness.report.tables import BY_KEY, Shown
-from harness.score.curves import Crossing, Curve, Sweep
+from harness.stats.curves import Crossing, Curve, Sweep
 from harness.store import Tables
 
 Namer = Callable[[Sequence[str]], str]
@@ -107,7 +107,6 @@ def differences_of(
     found = differences(run, against.codec)
     if found.empty:
         return None
-    found["significant"] = [is_significant(row) for _, row in found.iterrows()]
     found["control"] = found["control"].astype(bool)
     drawings, rows = [], []
     for number, network in enumerate(networks):

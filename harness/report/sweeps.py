@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import pandas as pd
 
 from harness.report.tables import SWEPT, Shown, added, ok_cells, scored
-from harness.score import curves
+from harness.stats import curves
 from harness.store import Tables
 
 SHOWN = ("pesq_wb", "stoi", "missing", "delay_p95")

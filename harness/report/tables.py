@@ -1,7 +1,7 @@
 """What the report says, as tables: pure functions from a run's tables, nothing drawn.
 
 A *configuration* is one combination of network, transport, receiver and codec; its figures are
-means over its ``ok`` cells, utterance by utterance (see :mod:`harness.score.stats`). From
+means over its ``ok`` cells, utterance by utterance (see :mod:`harness.stats`). From
 ``MIN_CLUSTERS`` utterances on they carry a 95 % interval; below that the lowest and highest mean of
 an utterance, which is a *range* and no interval. A figure that is missing has a reason instead.
 """
@@ -17,14 +17,13 @@ import numpy as np
 import pandas as pd
 
 from harness.report.links import is_clean
-from harness.score import stats
 from harness.score.metrics import LATENCY, Better
+from harness.score.quality import MEASURES
+from harness.score.quality import OPTIONAL as OPTIONAL_MEASURES
+from harness.stats import estimate
 from harness.store import Tables
 
 CONFIGURATION = ["network", "transport", "receiver", "codec"]
-SIGNIFICANT = 0.05
-CONVERSATION_MS = 400.0
-"""One-way delay that network planning should not exceed (ITU-T G.114, 4)."""
 BIN_S = 0.5
 FATES = ("played", "reordered", "incomplete", "undecodable", "late", "queue", "lost")
 """Of packets, from well to worst, as they are stacked."""
@@ -188,6 +187,9 @@ OPTIONAL = (
 )  # fmt: skip
 """Figures beside those, of what a scenario asked for; shown where it did."""
 BY_KEY = {figure.key: figure for figure in (*FIGURES, *OPTIONAL)}
+RANKINGS = tuple(map(BY_KEY.__getitem__, ("pesq_wb_played", "pesq_wb", "stoi")))
+"""What configurations are ranked by where a scenario does not say: what a listener got, as played,
+before codec and concealment alone, on the media timeline."""
 MAX_FATE_CELLS = 60
 """Cells of a network and transport whose packets are looked at for :func:`fates`."""
 SWEPT = "@"
@@ -306,10 +308,29 @@ def scored(tables: Tables, shown: Shown) -> pd.DataFrame:
     return ok_cells(tables)[_TELLING].merge(values, on="cell_id")
 
 
+def ranking(tables: Tables) -> Shown:
+    """The figure that configurations are ranked by: the one that the scenario names, else the first
+    of ``RANKINGS`` that any cell has, else the first of them."""
+    named = tables.runs["rank_by"].iloc[0] if "rank_by" in tables.runs else None
+    if isinstance(named, str):
+        (measure,) = (one for one in (*MEASURES, *OPTIONAL_MEASURES) if one.name == named)
+        key = (measure.metric, measure.mode, measure.track)
+        return next(one for one in BY_KEY.values() if (one.metric, one.mode, one.track) == key)
+    return next((one for one in RANKINGS if len(scored(tables, one))), RANKINGS[0])
+
+
+def clean_networks(tables: Tables) -> set[str]:
+    """Networks whose links were asked to do nothing."""
+    rows = tables.cells.drop_duplicates("network")
+    links = zip(rows["network"], rows["link_asked"], strict=True)
+    return {str(name) for name, asked in links if is_clean(_text(asked))}
+
+
 @dataclass(frozen=True)
 class Order:
-    """Names in the order in which everything shows them: clean networks first, then from kind to
-    cruel (by the mean of their PESQ-WB); codecs from the highest bitrate set to the lowest."""
+    """Names in the order in which everything shows them: clean networks first, then from the least
+    to the most impaired (by the mean of the ranking figure); codecs from the highest bitrate set to
+    the lowest."""
 
     networks: tuple[str, ...]
     transports: tuple[str, ...]
@@ -320,8 +341,10 @@ class Order:
 def order(tables: Tables, summary: pd.DataFrame) -> Order:
     """The order of a run's names; by name where figures do not tell."""
     cells = tables.cells
-    quality = summary[summary["figure"] == "pesq_wb"].groupby("network")["mean"].mean()
-    clean = {row.network for row in cells.itertuples() if is_clean(_text(row.link_asked))}
+    shown = ranking(tables)
+    quality = summary[summary["figure"] == shown.key].groupby("network")["mean"].mean()
+    quality = quality if shown.better == "higher" else -quality
+    clean = clean_networks(tables)
     rates = cells.groupby("codec")["bitrate_nominal_bps"].max()
     return Order(
         tuple(sorted(_by_value(cells["network"], quality), key=lambda name: name not in clean)),
@@ -329,90 +352,6 @@ def order(tables: Tables, summary: pd.DataFrame) -> Order:
         tuple(sorted(cells["receiver"].unique())),
         tuple(_by_value(cells["codec"], rates)),
     )
-
-
-Name = tuple[str, str, str]
-"""Transport, receiver and codec of a configuration."""
-
-
-@dataclass(frozen=True)
-class Compared:
-    """One configuration beside the best one of its network; figures are means."""
-
-    name: Name
-    quality: float
-    quality_low: float
-    quality_high: float
-    played: float
-    delay_ms: float
-    wire_kbps: float
-    missing_percent: float
-    n: int
-    utterances: int
-    difference: stats.Difference | None
-    """Of its PESQ-WB to the best one's, in pairs; None for the best one, or without pairs."""
-
-    @property
-    def separable(self) -> bool:
-        """It sounds worse than the best one, by the test and by the interval of the difference."""
-        if self.difference is None or self.difference.p_holm is None:
-            return False
-        high = self.difference.estimate.high
-        return self.difference.p_holm <= SIGNIFICANT and high is not None and high < 0
-
-
-@dataclass(frozen=True)
-class Verdict:
-    """What can be said of one network. ``ranked`` is by PESQ-WB, best first; empty where no speech
-    was scored. ``unranked`` has the others by name, with the reason for their missing score."""
-
-    network: str
-    ranked: tuple[Compared, ...]
-    unranked: tuple[tuple[Name, str], ...]
-    uneven: bool
-    """Not all means are over the same utterances, so that only pairs compare fairly."""
-
-    @property
-    def best(self) -> Compared:
-        return self.ranked[0]
-
-    @property
-    def tied(self) -> tuple[Compared, ...]:
-        """The others that cannot be told from the best one."""
-        return tuple(other for other in self.ranked[1:] if not other.separable)
-
-    @property
-    def testable(self) -> bool:
-        """There were utterances enough for a test of at least one difference."""
-        return any(
-            other.difference is not None and other.difference.p is not None
-            for other in self.ranked[1:]
-        )
-
-    @property
-    def leanest(self) -> Compared:
-        """The lowest bitrate on the wire, to the kbit/s, of the best one and those tied with it."""
-        return min((self.best, *self.tied), key=lambda one: _last(one.wire_kbps))
-
-    @property
-    def quickest(self) -> Compared:
-        """The shortest delay, to the ms, of the best one and those tied with it."""
-        return min((self.best, *self.tied), key=lambda one: _last(one.delay_ms))
-
-    @property
-    def conversational(self) -> Compared | None:
-        """The best sounding one within ``CONVERSATION_MS``; None if there is none."""
-        return next((one for one in self.ranked if one.delay_ms <= CONVERSATION_MS), None)
-
-
-def verdicts(tables: Tables, summary: pd.DataFrame, networks: Iterable[str]) -> list[Verdict]:
-    """One per network: configurations ranked by PESQ-WB and compared with the first, in pairs.
-    Controls that the scenario did not ask for have no rank."""
-    control = added(tables)
-    summary = summary[summary["codec"] != control.codec]
-    quality = scored(tables, BY_KEY["pesq_wb"])
-    quality = quality[quality["codec"] != control.codec]
-    return [_verdict(network, summary, quality) for network in networks]
 
 
 def latency_parts(tables: Tables) -> pd.DataFrame:
@@ -471,7 +410,7 @@ def frame_runs(tables: Tables, cell_id: str) -> list[tuple[str, float, float]]:
 
 
 class Clip(NamedTuple):
-    """A cell whose audio the report carries, and its place by PESQ-WB on its network."""
+    """A cell whose audio the report carries, and its place by the ranking figure on its network."""
 
     network: str
     place: str
@@ -491,16 +430,18 @@ class Clips:
 def choose_clips(tables: Tables, networks: Iterable[str]) -> Clips | None:
     """The highest, the lowest and the median cell of each network, all of one utterance.
 
-    The utterance is the one with most ``ok`` cells; among these the one whose PESQ-WB is nearest to
-    the mean of all. Cells without PESQ-WB (music) are placed by how little was concealed. None
-    where no cell has audio.
+    The utterance is the one with most ``ok`` cells; among these the one whose ranking figure is
+    nearest to the mean of all. Cells without it (music) are placed by how little was concealed.
+    None where no cell has audio.
     """
     cells = ok_cells(tables)
     cells = cells[cells["audio_media"].notna() & cells["audio_reference"].notna()]
     cells = cells[cells["codec"] != added(tables).codec]
     if cells.empty:
         return None
-    quality = scored(tables, BY_KEY["pesq_wb"]).set_index("cell_id")["value"]
+    shown = ranking(tables)
+    quality = scored(tables, shown).set_index("cell_id")["value"]
+    quality = quality if shown.better == "higher" else -quality
     concealed = scored(tables, BY_KEY["concealed"]).set_index("cell_id")["value"]
     cells = cells.assign(
         quality=cells["cell_id"].map(quality), clean=-cells["cell_id"].map(concealed)
@@ -533,7 +474,7 @@ def rig_check(tables: Tables, summary: pd.DataFrame) -> pd.DataFrame:
     """PCM over a link that was asked to do nothing: rows of ``summary`` and the medians of the
     parts of its latency (:func:`latency_parts`); empty where not measured."""
     cells = tables.cells
-    clean = cells["link_asked"].map(lambda asked: is_clean(_text(asked))).astype(bool)
+    clean = cells["network"].isin(clean_networks(tables))
     rig = cells[clean & (cells["codec_kind"] == "pcm")][CONFIGURATION].drop_duplicates()
     return rig.merge(wide(summary), on=CONFIGURATION).merge(
         latency_parts(tables), on=CONFIGURATION, how="left"
@@ -650,60 +591,16 @@ def _summary(
         return *_NOTHING, reasons.mode()[0] if len(reasons) else "no reason recorded"
     values = known["value"].to_numpy(np.float64) * shown.scale
     of = known["utterance"].tolist()
-    estimate = stats.estimate(values.tolist(), of)
-    assert estimate is not None
+    found = estimate(values.tolist(), of)
+    assert found is not None
     spread = None
     low = high = np.nan
-    if estimate.low is not None and estimate.high is not None:
-        low, high, spread = estimate.low, estimate.high, "interval"
-    elif estimate.clusters > 1:
+    if found.low is not None and found.high is not None:
+        low, high, spread = found.low, found.high, "interval"
+    elif found.clusters > 1:
         means = pd.Series(values).groupby(np.array(of)).mean()
         low, high, spread = float(means.min()), float(means.max()), "range"
-    return estimate.mean, low, high, spread, estimate.cells, estimate.clusters, None
-
-
-def _verdict(network: str, summary: pd.DataFrame, quality: pd.DataFrame) -> Verdict:
-    here = summary[summary["network"] == network]
-    rows = here[here["figure"] == "pesq_wb"].sort_values(CONFIGURATION)
-    unranked = tuple(
-        (_name(row), row["reason"]) for row in rows[rows["mean"].isna()].to_dict("records")
-    )
-    rows = rows.dropna(subset=["mean"]).sort_values("mean", ascending=False, kind="stable")
-    ranked = rows.merge(wide(here), on=CONFIGURATION).to_dict("records")
-    if not ranked:
-        return Verdict(network, (), unranked, False)
-    names = [_name(row) for row in ranked]
-    entries = {name: str(number) for number, name in enumerate(names)}
-    mine = quality[quality["network"] == network]
-    of = [entries[name] for name in zip(mine.transport, mine.receiver, mine.codec, strict=True)]
-    mine = mine.assign(entry=of)
-    apart = stats.paired_differences(mine, entries[names[0]], entry="entry")
-    met = mine.groupby("entry")["utterance"].agg(frozenset)
-    return Verdict(
-        network,
-        tuple(
-            Compared(
-                name=name,
-                quality=row["mean"],
-                quality_low=row["low"],
-                quality_high=row["high"],
-                played=row["pesq_wb_played"],
-                delay_ms=row["delay_p95"],
-                wire_kbps=row["wire"],
-                missing_percent=row["missing"],
-                n=row["n"],
-                utterances=row["utterances"],
-                difference=apart.get(entries[name]),
-            )
-            for name, row in zip(names, ranked, strict=True)
-        ),
-        unranked,
-        met.nunique() > 1,
-    )
-
-
-def _name(row: Mapping[Hashable, Any]) -> Name:
-    return row["transport"], row["receiver"], row["codec"]
+    return found.mean, low, high, spread, found.cells, found.clusters, None
 
 
 def _by_value(names: pd.Series, values: pd.Series) -> list[str]:
@@ -736,10 +633,6 @@ def _excess(figure: Mapping[Hashable, Any]) -> float:
         return np.inf
     off = float(abs(measured - asked))
     return off / tolerance if tolerance else (np.inf if off else 0.0)
-
-
-def _last(value: float) -> float:
-    return np.inf if np.isnan(value) else round(value)
 
 
 def _text(value: Any) -> str | None:

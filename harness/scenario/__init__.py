@@ -109,6 +109,13 @@ def loads(text: str, file: str, folder: Path, fetch: Fetch | None = None) -> Sce
         for one in error.errors(include_url=False):
             place = expanded.place(one["loc"], is_unknown_key(one))
             found.append((*document.place(place), message_of(one)))
+    if scenario is not None and not found:  # a sweep without points must not vanish in silence
+        message = "expected an entry of this scenario to sweep, found none"
+        found = [
+            (*document.place(("sweeps", index, "entry")), message)
+            for index, spec in enumerate(scenario.sweep_specs)
+            if not spec.entries
+        ]
     if found or scenario is None:
         lines = [f"{file}:{line}: {path}: {message}" for line, path, message in sorted(set(found))]
         raise ScenarioError(lines)

@@ -458,6 +458,8 @@ UsualMetric = Literal["pesq-wb", "pesq-nb", "stoi", "estoi", "pesq-wb-played", "
 OptionalMetric = Literal["plcmos", "dnsmos", "visqol", "lsd", "si-sdr", "e-model"]
 Metric = Literal[UsualMetric, OptionalMetric]
 USUAL_METRICS: tuple[Metric, ...] = get_args(UsualMetric)
+RankMetric = Literal[UsualMetric, "plcmos"]
+"""Metrics with one score per cell."""
 LegacySystem = Literal[
     "websocket-wavtokenizer",
     "tcp-esc",
@@ -526,6 +528,11 @@ class Scenario(Written):
         description="to score with; default: PESQ and STOI",
         json_schema_extra={"uniqueItems": True},
     )
+    rank_by: RankMetric | None = Field(
+        default=None,
+        description="the metric that the verdict ranks by; default: pesq-wb-played if scored, else"
+        " pesq-wb, else stoi",
+    )
     legacy: Annotated[tuple[LegacySystem, ...], AfterValidator(_different)] = Field(
         default=(),
         description="older systems whose own figures are computed beside ours; default: none",
@@ -576,6 +583,14 @@ class Scenario(Written):
         if baseline is not None and entries and baseline not in names:
             raise ValueError(not_among("a codec of this scenario", baseline, names))
         return baseline
+
+    @field_validator("rank_by")
+    @classmethod
+    def _one_of_the_metrics(cls, rank_by: str | None, info: ValidationInfo) -> str | None:
+        metrics = info.data.get("metrics")
+        if rank_by is not None and metrics is not None and rank_by not in metrics:
+            raise ValueError(not_among("a metric of this scenario", rank_by, metrics))
+        return rank_by
 
     @model_validator(mode="after")
     def _some_cells(self) -> Scenario:
@@ -701,9 +716,16 @@ def entry_name(field: str, written: object) -> str | None:
     if field == "networks":
         name = written.get("preset") if isinstance(written, dict) else written
         return name if isinstance(name, str) else None
-    entry: type[CodecEntry | ReceiverEntry] = CodecEntry if field == "codecs" else ReceiverEntry
-    found = collect([], partial(entry.model_validate, written, strict=True))
+    found = collect([], partial(_NAMED[field].model_validate, written, strict=True))
     return found.name if found else None
+
+
+_NAMED: Mapping[str, type[CodecEntry | TransportEntry | ReceiverEntry]] = {
+    "codecs": CodecEntry,
+    "transports": TransportEntry,
+    "receivers": ReceiverEntry,
+}
+"""The axes whose entries name themselves."""
 
 
 def _judged(

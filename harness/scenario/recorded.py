@@ -64,6 +64,7 @@ class Queue(NamedTuple):
     size_bytes: int | None
 
 
+_DURATION: TypeAdapter[int] = TypeAdapter(DurationNs)
 _LONGEST_WAIT: TypeAdapter[int] = TypeAdapter(Delay)
 _SIZE: TypeAdapter[int] = TypeAdapter(QueueSize)
 
@@ -99,6 +100,23 @@ QueueBound = Annotated[
 ]
 
 
+def _offset(value: Any) -> Any:
+    if value == "spread":
+        return value
+    try:
+        return _DURATION.validate_python(value)
+    except ValidationError as error:
+        message = message_of(error.errors()[0])
+        raise ValueError(message.replace("expected ", 'expected "spread" or ', 1)) from None
+
+
+Offset = Annotated[
+    Literal["spread"] | int,
+    PlainValidator(_offset),
+    WithJsonSchema({"anyOf": [{"const": "spread"}, _DURATION.json_schema()]}),
+]
+
+
 class WrittenReplay(Written):
     """A recorded network in place of the link's own loss and rate; its delay is added to the
     link's. A file beside the scenario, or a URL whose content is known."""
@@ -115,13 +133,19 @@ class WrittenReplay(Written):
         description="of the bytes; a url needs it",
         json_schema_extra={"pattern": "^[0-9a-f]{64}$"},
     )
-    offset: DurationNs = Field(default=0, description="begin so far into the recording")
+    offset: Offset = Field(
+        default="spread",
+        description="begin so far into the recording; spread: anywhere, drawn for each utterance "
+        "and repetition, so that the whole of it is met",
+    )
     end: Literal["error", "loop", "stop"] = Field(
         default="error",
         description="where the audio is longer: refuse the cell, begin again, or cut the audio",
     )
     hits: Hits = Field(
-        default="media", description="which packets a recorded loss takes, as in loss"
+        default="instant",
+        description="which packets a recorded loss takes, as in loss; instant: one packet for each "
+        "that was recorded, where a codec sends as often",
     )
     interval: Slow | None = Field(
         default=None, description="loss, rtpdump, arrivals: between packets"
@@ -184,18 +208,19 @@ class WrittenReplay(Written):
         )
         return Replay(
             self._recording,
-            self.offset,
+            0 if self.offset == "spread" else self.offset,
             self.end,
             self.hits,
             queue.ns if has_queue else None,
             queue.size_bytes if has_queue else None,
+            spread=self.offset == "spread",
         )
 
     def _misfits(self, recording: Recording) -> list[Any]:
         """What does not go with what was read."""
         wrong = []
         length = format_duration(recording.duration_ns)
-        if self.offset >= recording.duration_ns:
+        if self.offset != "spread" and self.offset >= recording.duration_ns:
             got = format_duration(self.offset)
             wrong.append(
                 mistake(f"expected less than the recording's {length}, got {got}", "offset")

@@ -36,6 +36,8 @@ AXES = {
     "receiver": "receivers",
 }
 """Where the entries of an axis stand in a scenario."""
+_WORD_KEYS = {"codec": "codec", "transport": "transport", "network": "preset"}
+"""The key that an entry stands for that is written as a single word."""
 MAX_VALUES = 200
 MAX_POINTS = 1000
 """Entries on one axis after all sweeps."""
@@ -367,7 +369,7 @@ def _apply(sweep: Sweep, number: int, slots: list[_Slot]) -> Iterator[tuple[Loc,
 def _points(sweep: Sweep, number: int, slot: _Slot) -> Iterator[_Slot]:
     data = slot.data
     if isinstance(data, str):
-        data = {"codec" if sweep.axis == "codec" else "preset": data}
+        data = {_WORD_KEYS[sweep.axis]: data}
     known = _known(data, sweep.path)
     for index, value in enumerate(sweep.points):
         name = f"{slot.name}{POINT_MARK}{sweep.name}={value.label}"

@@ -114,7 +114,9 @@ class Adapt(Written):
         default=_SENDER.report_every_ns, description="between two receiver reports"
     )
     lowest: BitrateBps = Field(default=0, description="default: the codec's lowest")
-    highest: BitrateBps | None = Field(default=None, description="default: the codec's highest")
+    highest: Annotated[BitrateBps, Field(gt=0)] | None = Field(
+        default=None, description="default: the codec's highest"
+    )
     follow: Literal["worst", "mean"] = Field(
         default=_SENDER.follow, description="of the rates that suit each receiver of a broadcast"
     )

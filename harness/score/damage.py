@@ -27,7 +27,7 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.score.stats import MIN_CLUSTERS, estimate
+from harness.stats import estimate, interval
 
 BIN_S = 0.005
 AUDIBLE_DB = -30.0
@@ -40,7 +40,6 @@ _STAYS_S = 0.25
 """What differs later than this before the end has not come back."""
 _AROUND_BINS = 20
 _WORST_BINS = 4
-_RESAMPLES = 1000
 
 Samples = NDArray[np.int16]
 
@@ -125,7 +124,7 @@ def summarise(losses: pd.DataFrame) -> pd.DataFrame:
 
     ``losses`` has one row per lost packet: ``codec, codec_kind, weights, utterance, depth_db,
     recover_ms, near_ms, exact_ms`` (NaN where it did not come back). Means are over utterances,
-    with 95 % intervals (:func:`harness.score.stats.estimate`; NaN below ``MIN_CLUSTERS``
+    with 95 % intervals (:func:`harness.stats.estimate`; NaN below ``MIN_CLUSTERS``
     utterances); one that never recovered makes the mean null. ``near_ms`` and ``exact_ms`` are
     medians, null where half of the losses or more left a trace to the end.
     """
@@ -152,23 +151,18 @@ def summarise(losses: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def mean_curves(curves: pd.DataFrame, seed: int = 0) -> pd.DataFrame:
+def mean_curves(curves: pd.DataFrame) -> pd.DataFrame:
     """Mean damage over time of each codec: ``codec, t_ms, mean, low, high`` (dB).
 
-    ``curves`` is ``probe_loss.parquet``. Mean over utterances of means over their positions; the
-    95 % band is a bootstrap over utterances, bin by bin, NaN below ``MIN_CLUSTERS`` of them.
+    ``curves`` is ``probe_loss.parquet``. Mean over utterances of means over their positions, with
+    95 % intervals bin by bin (:func:`harness.stats.interval`), NaN below ``MIN_CLUSTERS``
+    utterances.
     """
-    drawn = np.random.default_rng(seed)
     parts = []
     for codec, mine in curves.groupby("codec", sort=False):
         table = mine.pivot_table(index="utterance", columns="t_ms", values="damage_db")
-        means = table.to_numpy(np.float64)
-        low = high = np.full(means.shape[1], np.nan)
-        if len(means) >= MIN_CLUSTERS:
-            chosen = drawn.integers(0, len(means), (_RESAMPLES, len(means)))
-            weights = np.apply_along_axis(np.bincount, 1, chosen, minlength=len(means))
-            low, high = np.quantile(weights @ means / len(means), (0.025, 0.975), axis=0)
-        found = {"t_ms": table.columns, "mean": means.mean(axis=0), "low": low, "high": high}
+        mean, low, high = interval(table.to_numpy(np.float64).T)
+        found = {"t_ms": table.columns, "mean": mean, "low": low, "high": high}
         parts.append(pd.DataFrame({"codec": codec, **found}))
     return pd.concat(parts, ignore_index=True)
 

@@ -3,10 +3,14 @@
 A score is a value, or null with the reason why there is none; there is no third thing. Scores of
 audio are about one *track*: ``media`` (every frame at its place on the sender's media timeline:
 codec and concealment) or ``played`` (as heard, with what the jitter buffer inserted or stretched).
+
+A score is stored with the decimals that mean something (``Metric.decimals``): vector units of
+another kind of CPU round the sums in it otherwise, by far less than that.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Literal, TypedDict
@@ -42,6 +46,15 @@ class Metric:
     waveform: bool = False
     """Means something only for codecs that follow the waveform, which neural and parametric ones
     do not: they make up one that sounds alike."""
+    decimals: int = 6
+    """Of a stored score."""
+
+    def allows(self, value: float) -> bool:
+        """Whether it is a finite number within the bounds."""
+        low, high = self.bounds
+        above = low is None or value >= low
+        below = high is None or value <= high
+        return math.isfinite(value) and above and below
 
     def kinds_of(self, mode: str) -> tuple[str, ...]:
         """Of reference audio that a mode is defined for."""
@@ -317,15 +330,21 @@ def score(
     package: str = "harness",
     version: str = __version__,
 ) -> Score:
-    """A score of a known metric: either a value or a reason. Raises KeyError, ValueError."""
+    """A score of a known metric: either a value or a reason. Raises KeyError, ValueError.
+
+    The value is rounded to the metric's decimals; one that is out of bounds becomes a reason.
+    """
+    known = METRICS[metric]
     if (value is None) != (reason is not None):
         raise ValueError(f"{metric} {mode}: a score is a value, or null with a reason")
+    if value is not None and not known.allows(value):
+        value, reason = None, f"{package} returned {value:g}, which is out of bounds"
     return Score(
         metric=metric,
         mode=mode,
         track=track,
-        value=value,
-        unit=METRICS[metric].unit,
+        value=None if value is None else round(float(value), known.decimals),
+        unit=known.unit,
         reason=reason,
         package=package,
         version=version,

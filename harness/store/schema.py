@@ -6,8 +6,8 @@
 * 2 - runs: baseline, added_controls; cells: control, sweep, impairment, trace_sha256, compute; lab
   virtual and engine model, whose cells have null in started_utc and wall_s.
 * 3 - packets: purpose, fate spare; frames: target_bps; table legacy.
-* 4 - runs: sessions, corpus; cells: blame, reference_sha256, lateness of receiver and relay,
-  device_underruns; frames: decoder_ns; table attempts.
+* 4 - runs: sessions, corpus, rank_by; cells: blame, reference_sha256, recorded_part, lateness of
+  receiver and relay, device_underruns; frames: decoder_ns; table attempts.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -45,6 +45,7 @@ RUNS = {
     "link": Column("str", "", "netem, relay or model"),
     "link_why": Column("str", "", "why that engine"),
     "baseline": Column("str", "", "codec entry that differences are taken against", since=2),
+    "rank_by": Column("str", "", "metric that the report ranks by; null: its default", since=4),
     "added_controls": Column(
         "json", "", "{codec, network}: names of the controls that the scenario lacked", since=2
     ),
@@ -97,6 +98,13 @@ CELLS = {
     ),
     "trace_sha256": Column(
         "str", "", "of the impairment trace, the same for a whole block", since=2
+    ),
+    "recorded_part": Column(
+        "json",
+        "s",
+        "by direction, [from, to] in its recording, counted on where that begins again; null where"
+        " nothing is recorded",
+        since=4,
     ),
     "link_readback": Column("json", "", "what the kernel reported (netem) or the engine built"),
     "proof": Column(

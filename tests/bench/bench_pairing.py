@@ -28,8 +28,9 @@ from harness.cell import packet_clock
 from harness.codecs.base import Codec, CodecFacts
 from harness.codecs.pcm import PcmCodec
 from harness.media.settings import ReceiverSettings
+from harness.network.fitting import fit
 from harness.network.link import Hits, Link, LinkPair, MediaTimeLoss
-from harness.network.trace import TAIL_NS, draw, fit
+from harness.network.trace import TAIL_NS, draw
 from harness.records import Outcome
 from harness.scenario import CorpusEntry
 from harness.score.quality import MEASURES, AudioTask, score_audio

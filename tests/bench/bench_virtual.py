@@ -32,7 +32,7 @@ from harness.codecs.base import Codec
 from harness.plan import Cell, plan
 from harness.run import Options, run
 from harness.score import quality
-from harness.units import NS_PER_S
+from harness.units import NS_PER_S, samples_to_ns
 from harness.virtual.compute import compute, warm_up
 from harness.virtual.profile import load
 from harness.virtual.simulate import Stream, simulate
@@ -113,7 +113,8 @@ def made(cell: Cell) -> Codec:
 
 
 def streamed(cell: Cell, codec: Any, pcm: Any, cost: Any) -> Any:
-    met = impaired(cell, codec.facts, pcm)
+    reference_ns = samples_to_ns(len(pcm), codec.facts.sample_rate_hz)
+    met = impaired(cell, codec.facts, pcm, reference_ns)
     observed = simulate(
         Stream(
             codec=codec,

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from harness.errors import BadInput
 from harness.network import link_from_json, link_to_json
 from harness.network.distributions import SCALE, table
+from harness.network.fitting import LOST
 from harness.network.link import (
     Bernoulli,
     Change,
@@ -24,7 +25,6 @@ from harness.network.link import (
     Reorder,
 )
 from harness.network.model import ETHERNET_BYTES, DeliveryQueue, Ended, LinkModel, TokenBucket
-from harness.network.trace import LOST
 from harness.records import Outcome
 
 MS = 1_000_000

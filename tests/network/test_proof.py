@@ -8,6 +8,7 @@ from dataclasses import asdict, replace
 import numpy as np
 import pytest
 
+from harness.network.fitting import PacketClock, fit
 from harness.network.link import (
     Bernoulli,
     Change,
@@ -23,7 +24,7 @@ from harness.network.link import (
 )
 from harness.network.model import LinkModel
 from harness.network.proof import ProofFigure, prove
-from harness.network.trace import PacketClock, draw, fit
+from harness.network.trace import draw
 from harness.records import LINK_LOG, Columns, from_rows
 
 MS = 1_000_000

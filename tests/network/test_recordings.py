@@ -56,9 +56,11 @@ def test_loss_has_a_packet_a_line() -> None:
         100 * MS,
         at_ns=ms(0, 40, 80),
         loss=(0.0, 1.0, 0.0),
+        interval_ns=20 * MS,
     )
     recording = read(data, "loss", name="F", interval_ns=30 * MS)
     assert (recording.duration_ns, recording.at_ns) == (150 * MS, ms(0, 60, 120))
+    assert recording.interval_ns == 30 * MS
     assert recording.of_packets
 
 
@@ -126,6 +128,7 @@ def test_arrivals_through_loss_reordering_copies_and_wraps(
         at_ns=ms(0, 20, 40, 60, 80, 100),
         loss=(0.0, 0.0, 0.0, 0.0, 1.0, 0.0),
         delay_ns=ms(10, 15, 42, 20, 20, 0),
+        interval_ns=20 * MS,
     )
 
 

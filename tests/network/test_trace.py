@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from harness.errors import BadInput
+from harness.network.fitting import LOST, PacketClock, fit
 from harness.network.link import (
     Bernoulli,
     Change,
@@ -23,7 +24,7 @@ from harness.network.link import (
     Replay,
 )
 from harness.network.model import LinkModel
-from harness.network.trace import LOST, PacketClock, draw, fit, playable_ns, semantics
+from harness.network.trace import draw, placed, playable_ns, semantics
 from harness.records import Outcome
 
 MS = 1_000_000
@@ -155,13 +156,39 @@ def test_a_recorded_packet_is_the_packet_that_is_lost(late_ms: float) -> None:
 def test_look_ahead_moves_the_packets_and_not_the_media(lookahead: int, delay: int) -> None:
     """Frame k holds the input from k * F - D on: the spell of 100...120 ms hits just those."""
     of = clock(frames=12, lookahead=lookahead, delay=delay)
-    link = fit(draw(pair(recorded(0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)), 1, S), of).forward
+    entries = (0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0)
+    link = fit(draw(pair(recorded(*entries, hits="media")), 1, S), of).forward
     size = of.frame_samples
     expected = [
         k * size - delay < 120 * 48 and (k + 1) * size - delay > 100 * 48 for k in range(12)
     ]
     assert sum(expected) == 2
     assert lost_packets(link, of) == expected
+
+
+@pytest.mark.parametrize("delay", [0, 66, 312, 480, 954, 960, 1500])
+def test_a_recorded_packet_is_one_packet_whatever_the_delay_of_the_filters(delay: int) -> None:
+    """Recorded at the codec's own interval: as many are lost, and each with its own delay."""
+    recording = Recording(
+        "arrivals",
+        "0" * 64,
+        10 * S,
+        tuple(n * 20 * MS for n in range(500)),
+        loss=tuple(float(n % 10 == 9) for n in range(500)),
+        delay_ns=tuple((n % 10) * 3 * MS for n in range(500)),
+        interval_ns=20 * MS,
+    )
+    of = clock(frames=490, delay=delay)
+    link = fit(draw(pair(Link(delay_ns=5 * MS, replay=Replay(recording))), 1, 12 * S), of).forward
+    lost = np.flatnonzero(lost_packets(link, of, late_ns=MS))
+    assert len(lost) == 49 - (delay >= 960)
+    assert set(np.diff(lost)) == {10}
+    assert lost[0] == 9 + delay // 960
+    model = LinkModel(link, "any")
+    for k, at_ns in enumerate(due_ns(of)):
+        model.offer(k, 100, at_ns + MS)
+    taken = {e.packet: (e.out_ns - e.in_ns) // MS for e in model.collect(HOUR) if e.out_ns >= 0}
+    assert [taken[lost[3] + n] for n in range(1, 10)] == [5 + 3 * n for n in range(9)]
 
 
 @pytest.mark.parametrize(("hits", "expected"), [("media", [1, 1, 0]), ("instant", [1, 0, 0])])
@@ -224,6 +251,7 @@ def rates(link: Link) -> list[tuple[int, int]]:
 
 
 RATES = Recording("csv", "1" * 64, 3 * S, (0, S, 2 * S), rate_bps=(1_000_000, 0, 500_000))
+SHARES = Recording("csv", "5" * 64, 2 * S, (0, S), loss=(0.0, 0.3))
 
 
 def test_a_recorded_rate_begins_at_its_offset_and_again_at_its_end() -> None:
@@ -251,6 +279,46 @@ def test_recorded_delays_are_added_and_recorded_shares_are_drawn_per_packet() ->
     )
     assert (first.delay_ns, first.loss) == (25 * MS, None)
     assert (second.delay_ns, second.loss) == (20 * MS, Bernoulli(0.3))
+
+
+def test_a_recording_that_is_spread_begins_anywhere_and_is_met_whole() -> None:
+    recording = Recording("loss", "4" * 64, 931 * S, (0,), loss=(0.0,), interval_ns=20 * MS)
+    whole = pair(Link(replay=Replay(recording, spread=True, end="loop")))
+    fitting = pair(Link(replay=Replay(recording, spread=True)))
+    for of, room_ns in ((whole, 931 * S), (fitting, 917 * S)):
+        begins = []
+        for seed in range(400):
+            replay = placed(of, seed, 14 * S).forward.replay
+            assert replay is not None
+            assert not replay.spread
+            assert replay.offset_ns % (20 * MS) == 0
+            begins.append(replay.offset_ns)
+        assert placed(of, 7, 14 * S) == placed(of, 7, 14 * S)
+        assert max(begins) < room_ns
+        met = np.zeros(931, bool)
+        for begin in begins:
+            met[begin // S : begin // S + 14] = True
+        assert met.mean() > 0.95
+        counts = np.histogram(begins, 10, (0, room_ns))[0]
+        assert abs(counts - 40).max() < 4 * math.sqrt(40)
+    fixed = pair(Link(replay=Replay(recording, 5 * S)))
+    assert placed(fixed, 1, 14 * S) == fixed
+
+
+def test_two_recordings_of_one_journey_begin_together() -> None:
+    both = LinkPair(*[Link(replay=Replay(RATES, spread=True, end="loop", queue_ns=S))] * 2)
+    begun = placed(both, 3, S)
+    assert begun.forward == begun.reverse
+    assert begun.forward.replay is not None
+    assert begun.forward.replay.offset_ns > 0
+
+
+def test_a_recording_shorter_than_the_audio_begins_at_its_beginning() -> None:
+    link = Link(replay=Replay(RATES, spread=True, end="stop", queue_ns=S))
+    begun = placed(pair(link), 3, 5 * S)
+    assert begun.forward.replay is not None
+    assert begun.forward.replay.offset_ns == 0
+    assert playable_ns(begun, 5 * S) == 3 * S
 
 
 def test_deliveries_go_on_after_the_recording_ends() -> None:
@@ -304,6 +372,7 @@ def test_media_time_loss_of_a_schedule_stays_in_its_time() -> None:
         (Link(jitter_ns=1, coherence_ns=1, duplicate=0.1), "per-packet+media-time"),
         (Link(changes=(Change(1, Link(delay_ns=1)),)), "scheduled"),
         (Link(replay=Replay(RATES, queue_ns=1)), "recorded"),
+        (Link(replay=Replay(SHARES, queue_ns=1)), "per-packet+recorded"),
         (Link(rate=Rate(1000, 1600, 1)), "per-packet"),
     ],
 )

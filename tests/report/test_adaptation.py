@@ -102,7 +102,7 @@ def test_every_transport_stands_against_the_plain_one_in_pairs(
     assert parity["overhead"] == pytest.approx(50)
     assert parity["means"]["fec"] == pytest.approx(9)
     gained = parity["differences"]["pesq_wb"]
-    assert gained["significant"]
+    assert gained["told_apart"]
     assert (gained["low"], gained["mean"], gained["high"]) == pytest.approx((1, 1, 1))
     assert parity["differences"]["delay_p50"]["mean"] == pytest.approx(20)
     assert parity["resent"] is None

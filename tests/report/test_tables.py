@@ -10,10 +10,10 @@ import pytest
 
 from harness.report import tables
 from harness.report.tables import BY_KEY, CONFIGURATION
-from harness.score.stats import MIN_CLUSTERS
+from harness.stats import MIN_CLUSTERS
 from harness.store import Tables, load, schema
 from harness.store.tables import from_rows, to_pandas
-from tests.report.small_run import SmallRun, run_of
+from tests.report.small_run import run_of
 
 
 def altered(run: Tables, **other: pd.DataFrame) -> Tables:
@@ -30,11 +30,6 @@ def rated(quality: dict[str, list[float]], **columns: object) -> Tables:
                 {"codec": codec, "utterance": f"u{number}", "block": f"b{number}"} | columns
             )
     return run_of(cells, scores)
-
-
-def verdict(run: Tables) -> tables.Verdict:
-    (found,) = tables.verdicts(run, tables.summarise(run), ["n"])
-    return found
 
 
 def test_a_mean_is_over_utterances_and_a_range_stands_where_no_interval_can() -> None:
@@ -94,80 +89,9 @@ def test_what_is_missing_has_a_reason_and_no_number() -> None:
     assert (found.loc["half", "mean"], found.loc["half", "n"]) == (4.0, 1)
 
 
-def test_no_winner_with_few_utterances_however_far_apart() -> None:
-    found = verdict(rated({"good": [4.5] * 5, "bad": [1.5] * 5}))
-    assert found.best.name[2] == "good"
-    assert not found.testable
-    assert [other.name[2] for other in found.tied] == ["bad"]
-
-
-def test_a_winner_needs_a_difference_that_holds_in_pairs() -> None:
-    base = [3.0, 3.4, 2.6, 3.9, 2.2, 3.1, 3.3, 2.8]
-    better = [value + 0.2 + 0.01 * i for i, value in enumerate(base)]
-    found = verdict(rated({"base": base, "better": better}))
-    assert found.best.name[2] == "better"
-    assert found.testable
-    assert not found.tied  # although the intervals of the means overlap widely
-    assert found.ranked[0].quality_low < found.ranked[1].quality_high
-    mixed = [value + (0.2 if i % 2 else -0.15) for i, value in enumerate(base)]
-    found = verdict(rated({"base": base, "mixed": mixed}))
-    assert found.testable
-    assert len(found.tied) == 1
-
-
-def test_each_further_comparison_makes_a_claim_harder() -> None:
-    """Six utterances can show one difference (p = 0.031), but not one among several (Holm)."""
-    base = [3.0, 3.4, 2.6, 3.9, 2.2, 3.1]
-    lower = [value - 0.5 for value in base]
-    assert not verdict(rated({"base": base, "one": lower})).tied
-    several = {"base": base} | {f"other{i}": lower for i in range(3)}
-    assert len(verdict(rated(several)).tied) == 3
-
-
-def test_without_common_blocks_nothing_is_claimed() -> None:
-    run = rated({"a": [4.0] * 8, "b": [2.0] * 8})
-    run.cells["block"] = run.cells["cell_id"]
-    found = verdict(run)
-    assert found.ranked[1].difference is None
-    assert len(found.tied) == 1
-
-
-def test_a_configuration_that_lacks_an_utterance_or_a_score_is_named() -> None:
-    run = rated({"a": [4.0, 3.0], "b": [3.9, 2.9]})
-    assert not verdict(run).uneven
-    run = rated({"a": [4.0, 3.0], "b": [3.9], "c": [None]})  # type: ignore[list-item]
-    run.scores["reason"] = run.scores["value"].isna().map({True: "silent", False: None})
-    found = verdict(run)
-    assert found.uneven
-    assert [one.name[2] for one in found.ranked] == ["b", "a"]
-    assert found.unranked == ((("udp", "fixed", "c"), "silent"),)
-
-
-def test_conversation_ends_where_g_114_says() -> None:
-    run = rated({"slow": [4.5, 4.5], "quick": [4.0, 4.0]})
-    delays = [
-        {"metric": "mouth_to_ear", "mode": "p95", "track": "", "cell_id": str(i), "value": value}
-        for i, value in enumerate((900.0, 900.0, 400.0, 400.0))
-    ]
-    extra = to_pandas(from_rows("scores", delays))
-    found = verdict(altered(run, scores=pd.concat([run.scores, extra], ignore_index=True)))
-    assert found.best.name[2] == "slow"
-    assert found.conversational is not None
-    assert found.conversational.name[2] == "quick"
-    assert found.quickest.name[2] == "quick"
-
-
-def test_music_alone_gives_no_verdict(tmp_path: Path) -> None:
-    run = load(SmallRun(utterances=(), troubled=False).write(tmp_path))
-    summary = tables.summarise(run)
-    found = tables.verdicts(run, summary, ["clean"])
-    assert found[0].ranked == ()
-    clips = tables.choose_clips(run, ["clean"])
-    assert clips is not None
-    assert clips.utterance == "tune"
-
-
-def test_networks_run_from_clean_to_cruel_and_codecs_by_bitrate(small_run: Path) -> None:
+def test_networks_are_ordered_by_impairment_and_codecs_by_bitrate(
+    small_run: Path,
+) -> None:
     run = load(small_run)
     order = tables.order(run, tables.summarise(run))
     assert order.networks[0] == "clean"

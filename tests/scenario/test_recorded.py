@@ -94,7 +94,19 @@ class TestForms:
     ) -> None:
         found = replay(trace, folder)
         assert (found.queue_ns, found.queue_bytes) == queue
-        assert (found.offset_ns, found.end, found.hits) == (0, "error", "media")
+        assert (found.offset_ns, found.end, found.hits) == (0, "error", "instant")
+        assert found.spread
+
+    def test_it_begins_where_it_is_told_or_anywhere(self, folder: Path) -> None:
+        begun = {
+            offset: replay(f"format: csv, file: rates.csv, offset: {offset}", folder)
+            for offset in ("0s", "1.5s", "spread")
+        }
+        assert {offset: (one.offset_ns, one.spread) for offset, one in begun.items()} == {
+            "0s": (0, False),
+            "1.5s": (1_500 * MS, False),
+            "spread": (0, True),
+        }
 
     def test_options_reach_the_reader(self, folder: Path) -> None:
         one, two = (
@@ -200,6 +212,8 @@ class TestMistakes:
             ("format: csv, file: rates.csv, interval: 9ms", ".interval: expected"),
             ("format: loss, file: losses.txt", ': expected "interval" (between packets) beside'),
             ("format: csv, file: rates.csv, offset: 4s", ".offset: expected less than the rec"),
+            ("format: csv, file: rates.csv, offset: spred", '.offset: expected "spread" or a dur'),
+            ("format: csv, file: rates.csv, offset: 4", '.offset: expected "spread" or a dur'),
             ("format: csv, file: rates.csv, queue: 1kB", ".queue: expected at least 1514B (one"),
             ("format: csv, file: rates.csv, queue: 20", ".queue: expected a duration such as"),
             ("format: csv, file: losses.csv, queue: 20ms", ".queue: expected a queue beside a"),

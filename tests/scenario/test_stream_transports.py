@@ -84,3 +84,10 @@ def test_older_systems_messages_have_their_known_sizes(
     frames_per_s = made.facts.sample_rate_hz / made.facts.frame_samples
     assert 8 * message_bytes * frames_per_s / 1000 == pytest.approx(kbps, abs=0.05)
     assert len(made.decoder().decode(message)) == made.facts.frame_samples
+
+
+def test_a_highest_rate_of_0_is_no_way_to_ask_for_the_codecs_own() -> None:
+    text = "rtp, adapt: {mode: loss-delay, highest: 0bit}"
+    (told,) = mistakes(text)
+    assert told.startswith(".adapt.highest: ")
+    assert entry(text.replace("0bit", "8kbit"))[0]

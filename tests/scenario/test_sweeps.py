@@ -137,6 +137,34 @@ class TestEntries:
         assert [n.name for n in scenario.networks] == ["clean@d=1ms", "clean@d=2ms", "n"]
         assert [c.name for c in scenario.codecs][:2] == ["pcm@f=10ms", "pcm@f=20ms"]
 
+    @pytest.mark.parametrize(
+        ("axis", "written", "entry", "key", "names"),
+        [
+            ("transport", "udp", "udp", "repeat.count", ["udp@x=1", "udp@x=2"]),
+            ("transport", "{transport: rtp}", "rtp", "tracks", ["rtp@x=1", "rtp@x=2"]),
+            ("transport", "{transport: udp, tracks: 3}", "udp-*", "interleave", None),
+            ("codec", "lc3", "lc3", "bitrate", None),
+            ("codec", "{codec: opus, frame: 10ms}", "opus*", "complexity", None),
+            ("receiver", "{device: 20ms}", "fixed*", "device", None),
+        ],
+    )
+    def test_an_entry_without_a_name_of_its_own_has_one(
+        self, axis: str, written: str, entry: str, key: str, names: list[str] | None
+    ) -> None:
+        values = {"bitrate": "[16kbit, 32kbit]", "device": "[1ms, 2ms]"}.get(key, "[1, 2]")
+        text = TEXT.replace(
+            "codecs: [pcm,", f"codecs: [{written}, pcm," * (axis == "codec") or "codecs: [pcm,"
+        )
+        if axis == "transport":
+            text = text.replace("transports: [udp]", f"transports: [{written}]")
+        if axis == "receiver":
+            text = text.replace("networks:", f"receivers: [{written}]\nnetworks:")
+        sweep = f"{{name: x, axis: {axis}, entry: '{entry}', set: {key}, values: {values}}}"
+        (spec,) = read(sweep, text=text).sweep_specs
+        assert len(spec.entries) == 2
+        if names is not None:
+            assert [one.name for one in spec.entries] == names
+
     def test_a_key_that_only_the_sweep_writes(self) -> None:
         scenario = read(LOSS % "[1%, 2%]", text=TEXT.replace("loss: 1%, ", ""))
         assert scenario.networks[2].pair.forward.loss == MediaTimeLoss(0.02, 80 * MS)
@@ -215,6 +243,16 @@ class TestMistakes:
                 LOSS.replace("entry: n", "entry: [n, m]") % "[1%]",
                 ".entry[1]",
                 'expected a network of this scenario (clean, n), got "m"',
+            ),
+            (
+                "{name: x, axis: transport, entry: nonsense, set: tracks, values: [1]}",
+                ".entry",
+                'expected a transport of this scenario (udp), got "nonsense"',
+            ),
+            (
+                "{name: x, axis: receiver, entry: nonsense, set: device, values: [1ms]}",
+                ".entry",
+                'expected a receiver of this scenario (fixed-60ms), got "nonsense"',
             ),
             (
                 LOSS.replace("forward.loss.loss", "forward.los.loss") % "[1%]",

@@ -6,9 +6,9 @@ receiver and codec: mean difference over utterances with its interval.
 
 Every figure has a *resolution*, a difference that no conclusion would hang on. A figure
 
-* ``differs`` where the difference is larger than the resolution beyond chance: t-test of a minimum
-  effect on the utterances' mean differences (Murphy and Myors 1999), two-sided, after correction
-  for all figures compared (Holm);
+* ``differs`` where the difference is larger than the resolution beyond chance: a test of a minimum
+  effect (Murphy and Myors 1999) on the utterances' mean differences, all comparisons made being one
+  family (:func:`harness.stats.difference.family_p`);
 * else ``agrees`` where the difference is within the resolution, or its interval includes 0;
 * else one ``cannot tell``. Below ``MIN_CLUSTERS`` utterances there is no interval and no test.
 
@@ -23,12 +23,11 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import t as student
 
-from harness.score.stats import MIN_CLUSTERS, estimate, holm
+from harness.stats.difference import SIGNIFICANT, family_p, sign_flip_p
+from harness.stats.estimate import MIN_CLUSTERS, estimate
 
 CONFIGURATION = ["network", "transport", "receiver", "codec"]
-SIGNIFICANT = 0.05
 AGREES, DIFFERS, CANNOT_TELL = "agrees", "differs", "cannot tell"
 
 
@@ -81,8 +80,8 @@ def compare(reference: pd.DataFrame, leg: pd.DataFrame) -> pd.DataFrame:
     """One row per configuration and figure that both have (of :func:`values`).
 
     Columns: configuration, ``figure, reference, leg`` (means), ``difference, low, high`` (leg minus
-    reference; NaN bounds below ``MIN_CLUSTERS`` utterances), ``p`` (uncorrected, NaN likewise),
-    ``pairs, utterances``.
+    reference; NaN bounds below ``MIN_CLUSTERS`` utterances), ``p`` (of this comparison alone, NaN
+    likewise), ``pairs, utterances, by_utterance`` (mean differences by utterance, a dict).
     """
     pairs = reference.merge(leg[["cell_id", "figure", "value"]], on=["cell_id", "figure"])
     pairs["difference"] = pairs["value_y"] - pairs["value_x"]
@@ -92,8 +91,8 @@ def compare(reference: pd.DataFrame, leg: pd.DataFrame) -> pd.DataFrame:
     for names, mine in pairs.groupby([*CONFIGURATION, "figure"]):
         found = estimate(mine["difference"].tolist(), mine["utterance"].tolist())
         assert found is not None
-        means = mine.groupby("utterance")["difference"].mean().to_numpy(np.float64)
-        p = minimum_effect_p(means, resolution[str(names[-1])])
+        means = mine.groupby("utterance")["difference"].mean()
+        p = minimum_effect_p(means.to_numpy(np.float64), resolution[str(names[-1])])
         rows.append(
             {
                 **dict(zip([*CONFIGURATION, "figure"], names, strict=True)),
@@ -105,9 +104,11 @@ def compare(reference: pd.DataFrame, leg: pd.DataFrame) -> pd.DataFrame:
                 "p": np.nan if p is None else p,
                 "pairs": found.cells,
                 "utterances": found.clusters,
+                "by_utterance": means.to_dict(),
             }
         )
     columns = ["reference", "leg", "difference", "low", "high", "p", "pairs", "utterances"]
+    columns.append("by_utterance")
     table = pd.DataFrame(rows, columns=[*CONFIGURATION, "figure", *columns])
     return table.sort_values(
         [*CONFIGURATION, "figure"],
@@ -118,15 +119,16 @@ def compare(reference: pd.DataFrame, leg: pd.DataFrame) -> pd.DataFrame:
 
 
 def judged(comparisons: pd.DataFrame) -> pd.DataFrame:
-    """With the columns ``p_holm, verdict, proven``: of all comparisons made, of all legs."""
+    """With the columns ``p_family, verdict, proven``: of all comparisons made, of all legs; without
+    ``by_utterance``."""
     table = comparisons.reset_index(drop=True)
-    known = table["p"].dropna()
-    table["p_holm"] = pd.Series(holm(known.to_dict()), index=table.index, dtype=np.float64)
     resolution = table["figure"].map({one.key: one.resolution for one in FIGURES})
+    table["p_family"] = _family(table, resolution)
+    table = table.drop(columns="by_utterance")
     within = table["difference"].abs() <= resolution
     includes_0 = (table["low"] <= 0) & (table["high"] >= 0)
     table["verdict"] = np.select(
-        [table["p_holm"] <= SIGNIFICANT, within | includes_0], [DIFFERS, AGREES], CANNOT_TELL
+        [table["p_family"] <= SIGNIFICANT, within | includes_0], [DIFFERS, AGREES], CANNOT_TELL
     )
     inside = (table["low"] >= -resolution) & (table["high"] <= resolution)
     table["proven"] = (table["verdict"] == AGREES) & inside
@@ -135,15 +137,27 @@ def judged(comparisons: pd.DataFrame) -> pd.DataFrame:
 
 def minimum_effect_p(differences: NDArray[np.float64], least: float) -> float | None:
     """Two-sided p-value that the mean of ``differences``, one per utterance, is at most ``least``
-    in size. None below ``MIN_CLUSTERS``."""
-    count = len(differences)
-    if count < MIN_CLUSTERS:
-        return None
-    beyond = abs(float(differences.mean())) - least
-    if beyond <= 0:
+    in size: sign flips about ``least``. None below ``MIN_CLUSTERS``."""
+    if abs(float(differences.mean())) <= least and len(differences) >= MIN_CLUSTERS:
         return 1.0
-    error = float(differences.std(ddof=1)) / np.sqrt(count)
-    return 0.0 if error == 0 else min(1.0, 2 * float(student.sf(beyond / error, count - 1)))
+    return sign_flip_p(_beyond(pd.Series(differences), least).to_numpy(np.float64))
+
+
+def _family(table: pd.DataFrame, resolution: pd.Series) -> pd.Series:
+    """The p-values of :func:`minimum_effect_p` as one family; NaN where there is none."""
+    found = pd.Series(np.nan, index=table.index, dtype=np.float64)
+    tested = table.index[table["p"].notna()]
+    if len(tested):
+        means = {row: pd.Series(table.at[row, "by_utterance"], dtype=np.float64) for row in tested}
+        beyond = pd.DataFrame({row: _beyond(means[row], resolution[row]) for row in tested})
+        found.loc[tested] = family_p(beyond.sort_index().to_numpy(np.float64))
+    within = table["difference"].abs() <= resolution
+    return found.mask(within & found.notna(), 1.0)
+
+
+def _beyond(differences: pd.Series, least: float) -> pd.Series:
+    """How far each utterance's difference is beyond ``least``, on the side of their mean."""
+    return differences - float(np.sign(differences.mean())) * least
 
 
 def fates(

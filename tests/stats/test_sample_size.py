@@ -7,7 +7,8 @@ import pandas as pd
 import pytest
 from scipy import stats
 
-from harness.score.power import (
+from harness.stats import MIN_CLUSTERS
+from harness.stats.power import (
     DESIGNS,
     MOST,
     Aim,
@@ -18,7 +19,6 @@ from harness.score.power import (
     power,
     utterances_needed,
 )
-from harness.score.stats import MIN_CLUSTERS
 
 AIM = Aim(delta=0.1)
 

@@ -38,7 +38,7 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy import stats as distributions
 
-from harness.score.stats import MIN_CLUSTERS
+from harness.stats import MIN_CLUSTERS
 
 Design = Literal["paired", "apart", "independent"]
 DESIGNS: tuple[Design, ...] = ("paired", "apart", "independent")

@@ -1,9 +1,9 @@
 """Curves over a swept parameter, with bands, and the points where they cross. Pure and seeded.
 
-A point of a curve is a mean over utterances of means over repetitions, as it is in ``stats.py``.
-Bands and crossings come from one bootstrap with common random numbers: utterances are drawn, and
-repetitions within them, the same for all lines and all points at a time. What the utterances and
-the links of one repetition do to all curves alike therefore cancels where curves are compared.
+A point of a curve is a mean over utterances of means over repetitions with its interval, as
+:mod:`harness.stats.estimate` has them. Crossings come from a bootstrap with common random numbers
+(:mod:`harness.stats.resample`): the same utterances are drawn for all lines and all points at a
+time. What the utterances and their links do to all curves alike therefore cancels.
 
 A *crossing* of two curves is a zero of their difference, piecewise linear between the points that
 both have. Where noise makes several, it is the one that best parts the sweep in two: the integral
@@ -23,14 +23,13 @@ import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
 
-from harness.score.stats import MIN_CLUSTERS
+from harness.stats.estimate import MIN_CLUSTERS, interval, mean_of
+from harness.stats.resample import RESAMPLES, drawn, tails
 
-RESAMPLES = 1000
 MOST_WITHOUT = 0.05
 """Share of resamples without a crossing, above which its interval is open."""
 _NOISE = 0.5
 """A crossing that more resamples than this do not have is none."""
-_AT_ONCE = 4_000_000
 
 Verb = Literal["falls under", "rises above"]
 
@@ -78,6 +77,7 @@ class Sweep:
     curves: tuple[Curve, ...]
     resampled: NDArray[np.float64]
     """Shape (lines, points, resamples); no resamples below ``MIN_CLUSTERS`` utterances."""
+    utterances: int
 
     def crossings(self, among: Sequence[str] | None = None) -> list[Crossing]:
         """Of every two lines (of those named in ``among``; None is all), by x."""
@@ -104,16 +104,17 @@ class Sweep:
             at = crossing_at(x, sign * gap)
             if at is None:
                 continue
-            drawn = np.array(
+            places = np.array(
                 [np.nan if (c := crossing_at(x, sign * g)) is None else c for g in gaps.T]
             )
             low = high = without = None
-            if len(drawn):
-                without = float(np.isnan(drawn).mean())
+            if len(places):
+                without = float(np.isnan(places).mean())
                 if without > _NOISE:
                     continue
                 if without <= MOST_WITHOUT:
-                    low, high = (float(b) for b in np.nanquantile(drawn, (0.025, 0.975)))
+                    bounds = np.nanquantile(places, tails(self.utterances))
+                    low, high = (float(bound) for bound in bounds)
             if change[0] >= change[1]:
                 verb: Verb = "falls under" if sign > 0 else "rises above"
                 found.append(Crossing(first.name, verb, second.name, at, low, high, without))
@@ -151,25 +152,22 @@ def sweep(
         rows[repetition].map({name: i for i, name in enumerate(repetitions)}).to_numpy(np.int64),
     )
     values[place] = rows[value].to_numpy(np.float64)
-    drawn = np.empty((*shape[:2], 0))
+    of_utterance = mean_of(values)
+    means, low, high = interval(of_utterance)
+    resampled = np.empty((*shape[:2], 0))
     if len(clusters) >= MIN_CLUSTERS:
-        drawn = _resampled(values, np.random.default_rng(seed), resamples)
+        picks = drawn(len(clusters), seed, resamples)
+        resampled = np.stack([mean_of(of_utterance[..., pick]) for pick in picks], axis=-1)
     there = np.isfinite(values)
-    means = _mean(_mean(values))
     cells, utterances = there.sum(axis=(2, 3)), there.any(axis=3).sum(axis=2)
-    low = high = np.full(shape[:2], np.nan)
-    if drawn.size:
-        # A point that few utterances have is as uncertain as a curve of few.
-        enough = utterances >= MIN_CLUSTERS
-        low, high = np.full(shape[:2], np.nan), np.full(shape[:2], np.nan)
-        low[enough], high[enough] = np.nanquantile(drawn[enough], (0.025, 0.975), axis=-1)
     return Sweep(
         points,
         tuple(
             Curve(name, means[i], low[i], high[i], cells[i], utterances[i])
             for i, name in enumerate(lines)
         ),
-        drawn,
+        resampled,
+        len(clusters),
     )
 
 
@@ -189,40 +187,3 @@ def crossing_at(x: NDArray[np.float64], gap: NDArray[np.float64]) -> float | Non
     best = int(np.argmax(area))
     # It parts the sweep in two only if there is more to the left, and less to the right, of it.
     return float(at[best]) if area[best] > max(0.0, whole[-1]) else None
-
-
-def _resampled(
-    values: NDArray[np.float64], generator: np.random.Generator, resamples: int
-) -> NDArray[np.float64]:
-    """Means of clusters drawn with replacement and of repetitions drawn within each one drawn.
-
-    ``values`` has shape (lines, points, clusters, repetitions), NaN where there is no cell; the
-    result (lines, points, resamples).
-    """
-    lines, points, clusters, repetitions = values.shape
-    there = np.isfinite(values).any(axis=(0, 1))
-    counts = there.sum(axis=1)
-    order = np.argsort(~there, axis=1, kind="stable")  # those that a cluster has come first
-    drawn = generator.integers(clusters, size=(resamples, clusters))
-    picks = (
-        generator.random((resamples, clusters, repetitions)) * counts[drawn][..., None]
-    ).astype(np.int64)
-    picks = np.take_along_axis(order[drawn], picks, axis=2)
-    # As many picks as the cluster has repetitions, lest those that it lacks count as more of them.
-    spare = np.arange(repetitions) >= counts[drawn][..., None]
-    found = np.empty((lines, points, resamples))
-    step = max(1, _AT_ONCE // values[..., 0].size // repetitions)
-    for start in range(0, resamples, step):
-        part = slice(start, start + step)
-        taken = values[:, :, drawn[part, :, None], picks[part]]
-        taken[:, :, spare[part]] = np.nan
-        found[:, :, part] = _mean(_mean(taken))
-    return found
-
-
-def _mean(values: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Over the last axis, of what is not NaN; NaN where nothing is."""
-    there = np.isfinite(values)
-    with np.errstate(invalid="ignore"):
-        mean: NDArray[np.float64] = np.where(there, values, 0).sum(axis=-1) / there.sum(axis=-1)
-    return mean

@@ -8,8 +8,8 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.score.curves import Sweep, crossing_at, sweep
-from harness.score.stats import MIN_CLUSTERS, estimate
+from harness.stats import MIN_CLUSTERS, estimate
+from harness.stats.curves import Sweep, crossing_at, sweep
 
 LOSS = np.array([0.0, 5, 10, 15, 20, 25, 30])
 
@@ -42,8 +42,7 @@ def test_a_curve_is_the_means_of_its_points() -> None:
         alone = estimate(mine.value.tolist(), mine.utterance.tolist())
         assert alone is not None
         assert curve.mean[i] == pytest.approx(alone.mean)
-        assert curve.low[i] == pytest.approx(alone.low, abs=0.06)
-        assert curve.high[i] == pytest.approx(alone.high, abs=0.06)
+        assert (curve.low[i], curve.high[i]) == pytest.approx((alone.low, alone.high))
     assert curve.cells.tolist() == [24] * 7
     assert curve.utterances.tolist() == [12] * 7
 
@@ -62,7 +61,7 @@ def test_a_crossing_is_found_where_it_is_with_what_utterances_share_taken_off() 
     assert crossing.without == 0
     assert crossing.low is not None
     assert crossing.high is not None
-    assert crossing.low < 9 < crossing.high
+    assert crossing.low < crossing.x < crossing.high
     assert crossing.x == pytest.approx(9, abs=0.3)
     # Bands are far wider than the curves' distance there; only what is not shared counts.
     curve = found(cells()).curves[0]
@@ -70,16 +69,17 @@ def test_a_crossing_is_found_where_it_is_with_what_utterances_share_taken_off() 
 
 
 def test_intervals_of_crossings_cover_as_often_as_they_say() -> None:
+    """Of 150 samples, 95 % are 142.5 with a standard deviation of 2.7."""
     generator = np.random.default_rng(9)
-    base = cells(utterances=10, repetitions=1, noise=0)
+    base = cells(utterances=8, repetitions=1, noise=0)
     hit = 0
-    for _ in range(60):
+    for _ in range(150):
         table = base.assign(value=base.value + generator.normal(0, 0.3, len(base)))
-        (crossing,) = sweep(table, ["frail", "tough"], resamples=200).crossings()
+        (crossing,) = sweep(table, ["frail", "tough"], resamples=400).crossings()
         assert crossing.low is not None
         assert crossing.high is not None
         hit += crossing.low <= 9 <= crossing.high
-    assert 50 <= hit <= 60
+    assert 137 <= hit <= 149
 
 
 def test_the_curve_that_changes_is_the_one_that_crosses() -> None:
