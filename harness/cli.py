@@ -9,6 +9,7 @@ import signal
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 from rich.markup import escape
@@ -25,6 +26,10 @@ from rich.table import Table
 
 from harness import __version__, units
 from harness.errors import EXIT_CELLS, EXIT_INTERRUPTED, EXIT_OK, HarnessError
+
+if TYPE_CHECKING:
+    from harness.plan import Plan
+    from harness.scenario import Scenario
 
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
@@ -279,6 +284,7 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from harness import assets, scenario
+    from harness.plan import plan
 
     loaded = scenario.load(arguments.file, assets.AssetStore.default().content)
     out.print(
@@ -286,13 +292,26 @@ def _check(arguments: argparse.Namespace) -> int:
         f" {len(loaded.transports)} transports, {len(loaded.networks)} networks,"
         f" {len(loaded.receivers)} receivers, {loaded.repetitions} repetitions"
     )
+    items = assets.listed(loaded.corpus, arguments.file.parent)
+    _print_questions(loaded, plan(loaded, items))
     return EXIT_OK
+
+
+def _print_questions(wanted: Scenario, cells: Plan) -> None:
+    """What the report will ask, and whether there are utterances enough; yellow where not."""
+    from harness.questions import questions
+
+    for question in questions(wanted, cells):
+        style = None if question.family.enough else "yellow"
+        out.print(escape(str(question)), style=style, soft_wrap=True)
 
 
 def _plan(arguments: argparse.Namespace) -> int:
     from harness.run import default_jobs, planned
 
-    cells, corpus = planned(arguments.file, arguments.only, lambda text: err.print(escape(text)))
+    wanted, cells, corpus = planned(
+        arguments.file, arguments.only, lambda text: err.print(escape(text))
+    )
     if corpus.warning:
         err.print(escape(corpus.warning), style="yellow")
     table = Table("id", "cell", "expected", box=None)
@@ -304,6 +323,7 @@ def _plan(arguments: argparse.Namespace) -> int:
         f"{len(cells.cells)} cells, about {cells.expected_wall_s(jobs) / 60:.1f} min of streaming,"
         f" {jobs} side by side"
     )
+    _print_questions(wanted, cells)
     return EXIT_OK
 
 

@@ -83,7 +83,7 @@ def power(wanted: Wanted, observer: Observer) -> Outcome:
     """
     if wanted.metric not in COMPARABLE:
         raise BadInput(f"--metric: {not_among('a metric', wanted.metric, COMPARABLE)}")
-    cells, corpus = planned(wanted.scenario, None, observer.note)
+    _, cells, corpus = planned(wanted.scenario, None, observer.note)
     utterances = _utterances(wanted, cells, corpus)
     count, seeds = wanted.pilot or (min(PILOT_UTTERANCES, len(utterances)), PILOT_SEEDS)
     if not MIN_CLUSTERS <= count <= len(utterances) or seeds < 2:

@@ -197,10 +197,10 @@ def run(options: Options, observer: Observer) -> Outcome:
 
 def planned(
     path: Path, only: str | None, note: Callable[[str], None]
-) -> tuple[Plan, assets.Corpus]:
-    """The cells of a scenario, nothing started. Raises BadInput, AssetError."""
+) -> tuple[Scenario, Plan, assets.Corpus]:
+    """A scenario and its cells, nothing started. Raises BadInput, AssetError."""
     wanted, corpus, _ = _inputs(path, note)
-    return plan(wanted, corpus.items).select(only), corpus
+    return wanted, plan(wanted, corpus.items).select(only), corpus
 
 
 def _inputs(

@@ -88,6 +88,7 @@ ROOMS: dict[str, set[str]] = {
         "store",
         "virtual_matrix",
     },
+    "questions": {"plan", "scenario", "stats"},
     "agree": {"assets", "labs", "network.probe", "report", "run", "scenario", "stats", "store"},
     "probe_loss": {
         "assets",
@@ -115,7 +116,9 @@ ROOMS: dict[str, set[str]] = {
         "labs",
         "power",
         "probe_loss",
+        "plan",
         "profiling",
+        "questions",
         "report",
         "run",
         "scenario",

@@ -1,6 +1,6 @@
 """Corpora and weights by URL and sha256, and references made of them."""
 
-from harness.assets.corpus import AssetRow, Corpus, fetch, list_assets, load_corpora
+from harness.assets.corpus import AssetRow, Corpus, fetch, list_assets, listed, load_corpora
 from harness.assets.items import SILENCE_NS, ItemRef
 from harness.assets.prepare import (
     Prepared,
@@ -21,6 +21,7 @@ __all__ = [
     "Prepared",
     "fetch",
     "list_assets",
+    "listed",
     "load_corpora",
     "prepare",
     "prepare_all",

@@ -108,6 +108,15 @@ def load_corpora(
     return Corpus(tuple(items.values()), warning)
 
 
+def listed(entries: Iterable[Entry], base: Path) -> tuple[ItemRef, ...]:
+    """The items that :func:`load_corpora` would fetch, with nothing fetched. Raises BadInput for
+    unknown names."""
+    found = (
+        replace(item, silence_ns=entry.silence) for entry in entries for item in _items(entry, base)
+    )
+    return tuple({item.id: item for item in found}.values())
+
+
 def list_assets(store: AssetStore) -> list[AssetRow]:
     """All corpora and weights, and how much of each is here."""
     rows = [

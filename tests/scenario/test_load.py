@@ -367,7 +367,7 @@ exclude:
             '0.025, got "200%" (outside 0...1)',
             "s.yaml:15: $.repetitons: expected a known key (name, description, seed, "
             "repetitions, timeout, corpus, codecs, transports, networks, receivers, include, "
-            "exclude, sweeps, controls, baseline, metrics, legacy, compute), "
+            "exclude, sweeps, controls, baseline, metrics, rank_by, legacy, compute), "
             'got "repetitons"; did you mean "repetitions"?',
             "s.yaml:18: $.exclude[1].transports: expected a known key (codec, transport, "
             "network, receiver, utterance), "
