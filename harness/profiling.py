@@ -104,6 +104,8 @@ def usual() -> Iterator[tuple[str, dict[str, Any]]]:
                             {
                                 "application": application,
                                 "rate": rate,
+                                # With the least effort, FEC needs more than the default bitrate.
+                                "bitrate": 32_000 if fec and not complexity else 24_000,
                                 "frame": frame_ms * _MS,
                                 "complexity": complexity,
                                 "fec": fec,

@@ -15,7 +15,7 @@ import ctypes
 import importlib.util
 import os
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -30,7 +30,7 @@ from harness.codecs.allowed import Between, OneOf, whole_samples
 from harness.codecs.base import CodecFacts, Pcm
 from harness.errors import Unsupported
 from harness.fields import BitrateBps, DurationNs, FrequencyHz, Probability
-from harness.units import format_bitrate, format_duration, format_frequency
+from harness.units import NS_PER_S, format_bitrate, format_duration, format_frequency
 
 _ENVIRONMENT = "HARNESS_LIBOPUS"
 _BUILT = Path(harness.__file__).parents[1] / ".cache" / "native" / "libopus.so.0"
@@ -51,6 +51,10 @@ _DRED_STEP_NS, _DRED_LONGEST_NS, _DRED_SHORTEST_FRAME_NS = 10_000_000, 1_040_000
 _DRED_ABOVE_BPS = {False: 12_000, True: 20_000}
 """Without and with FEC: libopus 1.5 spends a share of the bitrate above this on DRED
 (compute_dred_bitrate in its opus_encoder.c)."""
+
+_FEC_THRESHOLD_BPS = {8_000: 13_000, 12_000: 15_000, 16_000: 17_000}
+"""By sampling rate of the SILK layer: the equivalent rate from which libopus's decide_fec (in its
+opus_encoder.c) switches FEC on without any loss expected, hysteresis included."""
 
 ABOUT = base.About(
     title="Opus (RFC 6716)",
@@ -111,6 +115,12 @@ class Params(base.Params):
                 "fec: true needs expected_loss of at least 1%, 10% say (the encoder spends bits on"
                 " redundancy only for losses that it expects)"
             )
+        if self.bitrate < (least := _least_fec_bps(self)):
+            raise ValueError(
+                f"fec: true needs a bitrate of {format_bitrate(least)} or more at an expected_loss"
+                f" of {self.expected_loss:.0%}, got {format_bitrate(self.bitrate)} (no packet"
+                " carries redundancy at these settings)"
+            )
         return self
 
     @model_validator(mode="after")
@@ -140,6 +150,24 @@ class Params(base.Params):
         return self
 
 
+def _least_fec_bps(params: Params) -> int:
+    """The bitrate below which libopus spends nothing on FEC, in whole 100 bit/s.
+
+    Solves decide_fec and compute_equiv_rate of its opus_encoder.c for the bitrate. Where more than
+    5 % of loss is expected, the encoder gives up audio bandwidth for FEC.
+    """
+    loss = round(100 * params.expected_loss)
+    silk_rate_hz = 8_000 if loss > 5 else min(params.rate, 16_000)
+    needed = _FEC_THRESHOLD_BPS[silk_rate_hz] * (125 - min(loss, 25)) / 100
+    needed /= 1 - loss / (6 * loss + 10)
+    needed /= (90 + params.complexity) / 100 * (1 if params.complexity > 1 else 0.8)
+    frames_per_s = NS_PER_S // params.frame
+    if not params.vbr:  # rounded to whole bytes per frame
+        needed = needed * 12 / 11 - 4 * frames_per_s
+    needed += 60 * max(0, frames_per_s - 50)
+    return int(needed) // 100 * 100
+
+
 def required_assets(params: Params) -> tuple[str, ...]:  # noqa: ARG001
     return ()
 
@@ -149,6 +177,12 @@ def create(params: Params, assets: Mapping[str, Path]) -> OpusCodec:  # noqa: AR
     if params.deep_plc and not has_deep_plc(lib):
         raise Unsupported(
             f"deep_plc: {lib.name} in {lib.path} was built without deep PLC; {_REMEDY}"
+        )
+    if params.fec and not _spends_on_fec(lib, params):
+        raise Unsupported(
+            f"fec: no packet of {lib.name} carries redundancy at these settings (application"
+            f" {params.application}, {format_bitrate(params.bitrate)}, an expected_loss of"
+            f" {params.expected_loss:.0%}); raise expected_loss, or take application voip"
         )
     if params.dred:
         if not has_dred(lib):
@@ -289,7 +323,7 @@ class OpusDecoder:
 
     def recover(self, later_payload: bytes, frames_back: int = 1) -> Pcm | None:
         """By FEC, a coded waveform, where there is any; else by DRED, features of speech."""
-        if self._fec and frames_back == 1 and self._carries_redundancy(later_payload):
+        if self._fec and frames_back == 1 and self.carries_redundancy(later_payload):
             return self._run(later_payload, len(later_payload), fec=1)
         if self._dred is None or not self._is_one_frame(later_payload):
             return None
@@ -319,7 +353,7 @@ class OpusDecoder:
         samples = self._lib.c.opus_packet_get_nb_samples(payload, len(payload), self._rate_hz)
         return bool(samples == self._frame_samples)
 
-    def _carries_redundancy(self, payload: bytes) -> bool:
+    def carries_redundancy(self, payload: bytes) -> bool:
         """The LBRR flag, which follows the VAD flags of a SILK layer (RFC 6716, 4.2.3)."""
         if not payload or payload[0] >> 3 >= _CELT_CONFIG or not self._is_one_frame(payload):
             return False
@@ -459,6 +493,15 @@ def _pulses(rate_hz: int, seconds: float) -> Pcm:
     return np.where(time % (rate_hz // 125) < rate_hz // 2000, 8000, -500).astype(np.int16)
 
 
+def _vowels(rate_hz: int, seconds: float) -> Pcm:
+    """Syllables of a wandering voice, with nothing above 3.4 kHz: speech to any classifier."""
+    time = np.arange(round(seconds * rate_hz)) / rate_hz
+    phase = 2 * np.pi * 125 * (time + 0.02 * np.sin(2 * np.pi * 1.5 * time))
+    voice = sum(np.sin(harmonic * phase) / harmonic for harmonic in range(1, 25))
+    loudness = np.sin(2 * np.pi * 2 * time) ** 2
+    return np.rint(6000 * loudness * voice).astype(np.int16)
+
+
 @lru_cache
 def has_deep_plc(lib: Library) -> bool:
     """Whether decoder complexity 5 conceals a lost frame otherwise than complexity 0 does."""
@@ -491,10 +534,21 @@ def has_dred(lib: Library) -> bool:
 
 def _spends_on_dred(lib: Library, params: Params) -> bool:
     """Whether packets carry DRED at these settings: too small a budget gets none, unsaid."""
-    encoder, dred = OpusEncoder(lib, params), _Dred(lib, params.rate)
-    second = _pulses(params.rate, 1)
-    size = whole_samples(params.frame, params.rate)
-    return any(
-        dred.read(encoder.encode(frame), size)[0] > 0
-        for frame in second[: len(second) // size * size].reshape(-1, size)
-    )
+    dred, size = _Dred(lib, params.rate), whole_samples(params.frame, params.rate)
+    pulses = _pulses(params.rate, 1)
+    return any(dred.read(payload, size)[0] > 0 for payload in _coded(lib, params, pulses))
+
+
+@lru_cache
+def _spends_on_fec(lib: Library, params: Params) -> bool:
+    """Whether packets carry in-band FEC at these settings: an encoder that prefers CELT to SILK, or
+    full bandwidth to FEC, carries none."""
+    carries = OpusDecoder(lib, params, 0).carries_redundancy
+    signals = _pulses(params.rate, 1), _vowels(params.rate, 1)
+    return any(carries(payload) for pcm in signals for payload in _coded(lib, params, pcm))
+
+
+def _coded(lib: Library, params: Params, pcm: Pcm) -> Iterator[bytes]:
+    encoder, size = OpusEncoder(lib, params), whole_samples(params.frame, params.rate)
+    for start in range(0, len(pcm) - size + 1, size):
+        yield encoder.encode(pcm[start : start + size])

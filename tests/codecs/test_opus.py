@@ -75,6 +75,48 @@ def test_without_fec_there_is_nothing_to_recover() -> None:
     assert all(without.decoder().recover(payload) is None for payload in redundant)
 
 
+FEC_SETTINGS: list[dict[str, Any]] = [
+    {"expected_loss": 0.1},
+    {"expected_loss": 0.05},
+    {"expected_loss": 0.01},
+    {"expected_loss": 0.25, "frame": 10_000_000},
+    {"expected_loss": 0.1, "vbr": False, "complexity": 5},
+    {"expected_loss": 0.02, "rate": 8_000},
+    {"expected_loss": 0.05, "rate": 12_000, "complexity": 1},
+    {"expected_loss": 0.01, "rate": 48_000, "frame": 60_000_000},
+]
+
+
+@pytest.mark.parametrize("written", FEC_SETTINGS, ids=str)
+def test_below_its_least_bitrate_fec_is_nowhere_and_above_it_is(written: dict[str, Any]) -> None:
+    """What ``check`` refuses is what the encoder's packets show, on both sides of the bound."""
+
+    def unchecked(bitrate: int) -> opus.Params:
+        return opus.Params().model_copy(update={"fec": True, "bitrate": bitrate, **written})
+
+    least, lib = opus._least_fec_bps(unchecked(24_000)), opus.library()
+    assert not opus._spends_on_fec(lib, unchecked(least - 100))
+    assert opus._spends_on_fec(lib, unchecked(least + 900))
+    opus.Params(fec=True, bitrate=least, **written)
+    with pytest.raises(ValueError, match=r"fec: true needs a bitrate of .* \(no packet carries"):
+        opus.Params(fec=True, bitrate=least - 100, **written)
+
+
+def test_too_little_for_fec_is_a_mistake_of_the_scenario() -> None:
+    with pytest.raises(
+        ValueError, match=r"bitrate of 17\.5kbit or more .* of 2%, got 8kbit \(no p"
+    ):
+        opus.Params(rate="8kHz", bitrate="8kbit", fec=True, expected_loss="2%")
+
+
+def test_fec_that_the_encoder_has_no_layer_for_is_unsupported() -> None:
+    """At 24 kbit/s and little loss, application audio codes 8 kHz with CELT alone."""
+    few = {"rate": "8kHz", "application": "audio", "fec": True}
+    with pytest.raises(Unsupported, match=r"no packet of libopus .* carries redundancy"):
+        make("opus", expected_loss="5%", **few)
+    assert make("opus", expected_loss="10%", **few).facts.recovery_frames == 1
+
+
 @pytest.mark.parametrize("frame", ["10ms", "40ms", "60ms"])
 def test_fec_at_every_frame_length(frame: str) -> None:
     codec = make("opus", frame=frame, **FEC)

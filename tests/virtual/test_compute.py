@@ -9,7 +9,7 @@ import pytest
 
 from harness import codecs
 from harness.errors import BadInput, Unsupported
-from harness.profiling import record
+from harness.profiling import record, usual
 from harness.records import Observed
 from harness.virtual.compute import COMPUTES, compute
 from harness.virtual.profile import LEVELS, ROLES, SHIPPED, Overheads, Profile, Record, dump, load
@@ -94,6 +94,11 @@ def test_what_is_yes_or_no_is_never_near_enough() -> None:
 def test_an_unknown_codec_is_unsupported_with_the_remedy() -> None:
     with pytest.raises(Unsupported, match=r"harness profile FILE.*compute: measured"):
         compute("profile", "pcm", params(), codec(), profile(recorded("opus")))
+
+
+def test_the_usual_settings_are_legal() -> None:
+    for kind, written in usual():
+        assert params(kind, **written)
 
 
 def test_an_unknown_compute_is_refused() -> None:
