@@ -72,7 +72,13 @@ def _codec(configuration: str) -> Codec:
     """The codec of a canonical JSON configuration; loading weights once per matrix is enough."""
     wanted = json.loads(configuration)
     params = codecs.params_class(wanted["codec"]).model_validate(wanted["params"])
-    return codecs.create(wanted["codec"], params, _assets_of(wanted))
+    codec = codecs.create(wanted["codec"], params, _assets_of(wanted))
+    # Codecs stay, so that no later collection has to go through them: with a neural one it would
+    # take longer than a frame. Of a cell nothing is there yet, or it would stay as well.
+    gc.unfreeze()
+    gc.collect()
+    gc.freeze()
+    return codec
 
 
 def _assets_of(job: dict[str, Any]) -> dict[str, Path]:
@@ -198,10 +204,13 @@ class Agent:
         lent: list[Sender] = []
         with self._fresh_cell() as cell:
             settings = TransportSettings(**job["transport"])
-            for file in header.get("files", ()):
-                lent.append(udp.UdpSender(socket.socket(fileno=file), settings.mtu_bytes))
-                cell.callback(lent[-1].close)
+            borrowed = [
+                cell.enter_context(socket.socket(fileno=file)) for file in header.get("files", ())
+            ]
             codec, facts, cost_ns = self._warm_codec(job, decoding=False)
+            for sock in borrowed:
+                lent.append(udp.UdpSender(sock, settings.mtu_bytes))
+                cell.callback(lent[-1].close)
             for port in (header["port"], *header.get("track_ports", ())):
                 sender = transport(settings.transport).connect(job["host"], port, settings)
                 senders.append(sender)
@@ -303,9 +312,7 @@ class Agent:
         with ExitStack() as opened:
             yield opened
             self._cell = opened.pop_all()
-        # Now, not in the cell: a collection with a neural codec loaded takes longer than a frame.
-        gc.collect()
-        gc.freeze()
+        gc.collect()  # what is left of the last cell: now, not while this one runs
 
     @staticmethod
     def _warm_codec(job: dict[str, Any], decoding: bool) -> tuple[Codec, CodecFacts, int]:

@@ -173,7 +173,7 @@ class SenderCore:
             self._feedback["foreign_feedback"] += 1
         elif isinstance(message, Nack):
             self._feedback["nacks"] += 1
-            for seq in message.seqs:
+            for seq in dict.fromkeys(message.seqs):  # once each
                 if (packet := self._history.get(seq)) is not None:
                     self._feedback["retransmissions"] += 1
                     self._transmit(self._again(packet))

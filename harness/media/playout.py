@@ -44,7 +44,7 @@ from harness.media.concealment import generic_concealment
 from harness.media.feedback import Reporter
 from harness.media.jitterbuffer import BAND_NS, Anchor, DelayEstimator
 from harness.media.packet import REPORT_TIMES, ForeignPacket, Packet, Purpose
-from harness.media.protection import ParityStore, Restored, unwrap
+from harness.media.protection import ParityStore, Restored, interleaved_slot, unwrap
 from harness.media.reassembly import Reassembler
 from harness.media.settings import ReceiverSettings, SenderSettings
 from harness.media.stretch import LONGEST_PERIOD_S, accelerate, expand, leave_out
@@ -125,6 +125,7 @@ class ReceiverCore:
         self._wire = wire
         self._repeats = sender.repeat_distance if sender.repeat else 0
         self._parity = ParityStore(sender) if sender.fec_parity else None
+        self._interleave = sender.interleave
         self._redundant = bool(self._repeats) or self._parity is not None
         self._parity_parts = Reassembler()
         self._reporter = Reporter(sender, stream_id) if sender.needs_feedback else None
@@ -186,8 +187,8 @@ class ReceiverCore:
         """Judge as far as can be: what is of use is known at the pull."""
         if packet.purpose == _MEDIA:
             if self._reporter is not None:
-                media_ns = self._media_ns(packet.frame)
-                self._reporter.add(packet.seq, packet.frame, media_ns, recv_ns)
+                due_ns = self._media_ns(interleaved_slot(packet.frame, self._interleave))
+                self._reporter.add(packet.seq, packet.frame, due_ns, recv_ns)
             return self._keep(packet, index, recv_ns)
         if packet.purpose == _PARITY:
             return self._keep_parity(packet, index, recv_ns)
@@ -294,7 +295,7 @@ class ReceiverCore:
     def feedback(self, now_ns: int) -> list[bytes]:
         """Messages for the sender that are due by now."""
         assert self._reporter is not None
-        messages = self._reporter.take(now_ns, self._due_ns)
+        messages = self._reporter.take(now_ns, self._due_ns, self._buffer.is_restored)
         return [self._wire.pack_feedback(message) for message in messages]
 
     def _due_ns(self, frame: int) -> int | None:

@@ -214,3 +214,10 @@ def interleaved_slot(frame: int, depth: int) -> int:
     leave one after the other are d - 1 apart.
     """
     return frame + depth * (frame % depth)
+
+
+def leaving(first: int, last: int, depth: int) -> list[int]:
+    """The frames from ``first`` to ``last`` in the order in which they leave, both included."""
+    slots = range(interleaved_slot(first, depth) + 1, interleaved_slot(last, depth))
+    between = (slot - depth * (slot % depth) for slot in slots)  # slot and frame agree modulo d
+    return [first, *(frame for frame in between if frame >= 0), last]

@@ -23,10 +23,10 @@ A retransmission is RFC 4588's: a source of its own (SSRC xor 1, type 97), the o
 number (u16) before its payload.
 
 RTCP goes over the same port (RFC 5761), as compound packets with a CNAME: the sender's reports
-(6.4.1), the receiver's (6.4.2), each the same interval apart. The receiver's has one word of a
-profile's own (6.4.3): the delay of the latest packet above the least seen, in us, which rate
-control needs and RFC 3550 does not have. Requests are generic NACKs (RFC 4585, 6.2.1), sent alone
-(RFC 5506). NTP timestamps count from the boot (6.4.1 allows that).
+(6.4.1), the receiver's (6.4.2), each the same interval apart. The receiver's has two words of a
+profile's own (6.4.3), which rate control needs and RFC 3550 does not have: the queueing delay in us
+and the packets overdue (:mod:`harness.media.feedback`). Requests are generic NACKs (RFC 4585,
+6.2.1), sent alone (RFC 5506). NTP timestamps count from the boot (6.4.1 allows that).
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ from typing import NamedTuple
 from harness.codecs.base import CodecFacts
 from harness.errors import Unsupported
 from harness.media.encodec_udp import EncodecUdpWire
-from harness.media.feedback import Nack, Report
+from harness.media.feedback import MOST_NACKED, Nack, Report
 from harness.media.packet import REPORT_TIMES, SEQUENCES, ForeignPacket, Packet, Purpose
 from harness.media.wire import HARNESS, BareWire, Wire
 from harness.units import NS_PER_S
@@ -58,7 +58,7 @@ _RTCP_TYPES = range(192, 224)
 _GENERIC_NACK = 1
 _SENDER_INFO = struct.Struct(">IQIII")
 _BLOCK = struct.Struct(">IB3sIIII")
-_DELAY = struct.Struct(">I")
+_EXTENSION = struct.Struct(">II")
 _REQUEST = struct.Struct(">HH")
 _CNAME = b"\x01\x07harness"
 _LOST_BITS = 23
@@ -206,8 +206,9 @@ class RtpWire:
             0 if message.reported_ns < 0 else _middle(_ntp(message.reported_ns)),
             0 if message.reported_ns < 0 else (message.reported_held_ns << 16) // NS_PER_S,
         )
-        delay = _DELAY.pack(min(max(message.delay_ns // _NS_PER_US, 0), 0xFFFF_FFFF))
-        report = _rtcp(_RR, 1, listener.to_bytes(4, "big") + block + delay)
+        delay_us = min(max(message.delay_ns // _NS_PER_US, 0), 0xFFFF_FFFF)
+        extension = _EXTENSION.pack(delay_us, message.overdue)
+        report = _rtcp(_RR, 1, listener.to_bytes(4, "big") + block + extension)
         return report + _cname(listener)
 
     def parse_feedback(self, data: bytes) -> Report | Nack:
@@ -215,11 +216,11 @@ class RtpWire:
         if len(data) < _RTCP.size or data[0] >> 6 != _VERSION or data[1] not in _RTCP_TYPES:
             raise ForeignPacket("not RTCP of version 2")
         for kind, count, body in _compound(data):
-            if kind == _RR and count and len(body) >= 4 + _BLOCK.size + _DELAY.size:
+            if kind == _RR and count and len(body) >= 4 + _BLOCK.size + _EXTENSION.size:
                 return self._parse_receiver_report(body)
             if kind == _RTPFB and count == _GENERIC_NACK and len(body) >= 8:
                 (source,) = struct.unpack_from(">I", body, 4)
-                return Nack(source, tuple(self._requested(body[8:])))
+                return Nack(source, self._requested(body[8:]))
         raise ValueError("RTCP without a receiver report or a generic NACK")
 
     def _outward(self, payload: bytes) -> bytes:
@@ -267,13 +268,14 @@ class RtpWire:
 
     def _parse_receiver_report(self, body: bytes) -> Report:
         source, _, lost_bytes, highest, jitter, lsr, dlsr = _BLOCK.unpack_from(body, 4)
-        (delay_us,) = _DELAY.unpack_from(body, 4 + _BLOCK.size)
+        delay_us, overdue = _EXTENSION.unpack_from(body, 4 + _BLOCK.size)
         lost = int.from_bytes(lost_bytes, "big", signed=True)
         return Report(
             source,
             highest,
             highest + 1 - lost,
             lost,
+            overdue,
             jitter * NS_PER_S // self._clock_hz,
             delay_us * _NS_PER_US,
             0,
@@ -281,11 +283,16 @@ class RtpWire:
             dlsr * NS_PER_S >> 16,
         )
 
-    def _requested(self, entries: bytes) -> Iterator[int]:
+    def _requested(self, entries: bytes) -> tuple[int, ...]:
+        """Raises ValueError on a request for more packets than any of ours is for."""
+        numbers: list[int] = []
         for first, bits in _REQUEST.iter_unpack(entries):
             number = _near(first, self._highest[Purpose.MEDIA])
-            yield number
-            yield from (number + 1 + n for n in range(_AFTER_PID) if bits >> n & 1)
+            numbers.append(number)
+            numbers += (number + 1 + n for n in range(_AFTER_PID) if bits >> n & 1)
+            if len(numbers) > MOST_NACKED:
+                raise ValueError(f"a NACK for more than {MOST_NACKED} packets")
+        return tuple(numbers)
 
 
 def _near(low: int, highest: int) -> int:

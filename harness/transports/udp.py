@@ -29,8 +29,6 @@ _LARGEST = 65_535
 _REFUSED = (errno.EAGAIN, errno.ENOBUFS)
 _IP_MTU_DISCOVER, _IP_PMTUDISC_DONT = 10, 0
 """linux/in.h: Python's ``socket`` does not name them."""
-_POLL_S = 0.1
-"""How long closing may have to wait for the thread that listens for feedback."""
 
 
 class UdpSender:
@@ -69,9 +67,9 @@ class UdpSender:
         with real_time(RECEIVE_PRIORITY):
             while not self._closing:
                 # The socket does not block, for sending's sake.
-                ready, _, _ = select.select([self._socket], [], [], _POLL_S)
-                if not ready or self._closing:
-                    continue
+                select.select([self._socket], [], [])
+                if self._closing:
+                    return
                 try:
                     message = self._socket.recv(_LARGEST)
                 except OSError:
@@ -92,6 +90,8 @@ class UdpSender:
     def close(self) -> None:
         self._closing = True
         if self._thread is not None:
+            with contextlib.suppress(OSError):
+                self._socket.shutdown(socket.SHUT_RD)  # the thread wakes
             self._thread.join()
         self._socket.close()
 

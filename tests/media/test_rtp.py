@@ -153,26 +153,26 @@ class TestReports:
         told = listener.parse(sender.pack(report(3, 12_345_678_901)))
         (sent_ns, _) = REPORT_TIMES.unpack(told.payload)
         assert sent_ns == 12_345_678_901
-        said = Report(STREAM, 99, 90, 10, NS // 1000, 40_000_000, 7, sent_ns, 250_000_000)
+        said = Report(STREAM, 99, 90, 10, 8, NS // 1000, 40_000_000, 7, sent_ns, 250_000_000)
         data = listener.pack_feedback(said)
-        assert data[:4] == bytes.fromhex("81c90008")
+        assert data[:4] == bytes.fromhex("81c90009")
         assert data[12] == 25, "a tenth of what was expected, in 256ths"
         assert data[13:16] == b"\0\0\x0a"
         assert data[-20:-16] == bytes.fromhex("81ca0004")
         assert sender.parse_feedback(data) == replace_held(said)
 
     def test_without_a_report_of_the_sender_it_says_so(self) -> None:
-        data = wire().pack_feedback(Report(STREAM, 9, 10, 0, 0, 0, 0))
+        data = wire().pack_feedback(Report(STREAM, 9, 10, 0, 0, 0, 0, 0))
         assert data[24:32] == bytes(8)
-        assert wire().parse_feedback(data) == Report(STREAM, 9, 10, 0, 0, 0, 0, -1, 0)
+        assert wire().parse_feedback(data) == Report(STREAM, 9, 10, 0, 0, 0, 0, 0, -1, 0)
 
     def test_the_fraction_lost_counts_since_the_last_one(self) -> None:
         listener = wire()
-        first = listener.pack_feedback(Report(STREAM, 99, 50, 50, 0, 0, 0))
-        second = listener.pack_feedback(Report(STREAM, 199, 150, 50, 0, 0, 0))
-        copies = listener.pack_feedback(Report(STREAM, 199, 210, -10, 0, 0, 0))
+        first = listener.pack_feedback(Report(STREAM, 99, 50, 50, 50, 0, 0, 0))
+        second = listener.pack_feedback(Report(STREAM, 199, 150, 50, 50, 0, 0, 0))
+        copies = listener.pack_feedback(Report(STREAM, 199, 210, -10, 50, 0, 0, 0))
         assert [data[12] for data in (first, second, copies)] == [128, 0, 0]
-        assert wire().parse_feedback(copies) == Report(STREAM, 199, 210, -10, 0, 0, 0)
+        assert wire().parse_feedback(copies) == Report(STREAM, 199, 210, -10, 50, 0, 0, 0)
 
     @given(st.sets(st.integers(65_000, 66_500), min_size=1, max_size=64))
     def test_requests_are_packed_by_17_and_name_what_is_missing(self, missing: set[int]) -> None:
@@ -186,6 +186,14 @@ class TestReports:
     def test_seventeen_in_a_row_are_one_entry(self) -> None:
         data = wire().pack_feedback(Nack(STREAM, tuple(range(40, 58))))
         assert data[12:] == bytes.fromhex("0028ffff 00390000")
+
+    def test_a_request_for_more_than_any_of_ours_is_for_is_refused(self) -> None:
+        """17 numbers for each 4 octets: a datagram could name 278,000 packets."""
+        entries = b"\x00\x28\xff\xff" * 4
+        data = wire().pack_feedback(Nack(STREAM, (1,)))[:12] + entries
+        data = data[:2] + (len(data) // 4 - 1).to_bytes(2, "big") + data[4:]
+        with pytest.raises(ValueError, match="more than 64 packets"):
+            wire().parse_feedback(data)
 
     @given(st.binary(max_size=60))
     def test_any_bytes_are_feedback_or_a_value_error(self, data: bytes) -> None:

@@ -35,7 +35,7 @@ def test_each_frame_is_one_packet_of_12_octets_more_and_both_ends_report() -> No
     forward = sizes(observed, 0)
     assert forward.count(640 + HEADERS) == 120
     assert forward.count(REPORT) == 3, "at 20 ms, 1.02 s and 2.02 s"
-    assert sizes(observed, 1) == [56 + 28 + 14] * 2
+    assert sizes(observed, 1) == [60 + 28 + 14] * 2
     packets, frames = tables(observed)
     assert set(packets["fate"][packets["purpose"] == "media"]) == {"played"}
     assert list(packets["fate"][packets["purpose"] == "report"]) == ["spare"] * 3
