@@ -419,7 +419,6 @@ def written_up(
             facts=facts,
             t0_ns=stream.t0_ns,
             reliable=carrier.reliable,
-            beside=[other.sent_packets for other in streams if other is not stream],
         )
         for stream in streams
     ]

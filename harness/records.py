@@ -7,6 +7,7 @@ whose clock is the link's own and is used for differences only. -1 in a time col
 
 from __future__ import annotations
 
+import hashlib
 import io
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -28,6 +29,7 @@ SENT_PACKETS: Schema = {
     "size_bytes": np.int32,  # what the socket was given: our header and payload
     "send_ns": np.int64,
     "purpose": np.uint8,  # harness.media.packet.Purpose
+    "identity": np.uint64,  # harness.records.datagram_identity of what the socket was given
 }
 # One row per payload k at the sender.
 SENT_FRAMES: Schema = {
@@ -68,6 +70,11 @@ LINK_LOG: Schema = {
     "out_ns": np.int64,  # -1 if it never came out
     "size_bytes": np.int32,  # frame on the wire: Ethernet header included, no FCS
     "outcome": np.uint8,  # Outcome
+}
+# Beside LINK_LOG, row by row, where the link carries datagrams: which one it was.
+LINK_IDENTITY: Schema = {
+    "identity": np.uint64,  # datagram_identity; 0 for what is no datagram
+    "ip_fragment": np.uint8,  # 0-based; 0 where the datagram is one frame
 }
 
 
@@ -154,6 +161,17 @@ class Observed:
     """What is really set, as the engine reported it."""
     tracks: tuple[TrackRecords, ...] = ()
     """Streams that shared the link; ``link_log`` tells of theirs too."""
+
+
+IDENTIFYING_BYTES = 1472
+"""How much of a datagram tells it from the others: what its first IPv4 fragment carries."""
+
+
+def datagram_identity(payload: bytes) -> int:
+    """A number by which both an endpoint and the link know a UDP datagram: a hash of its first
+    ``IDENTIFYING_BYTES`` (in which every wire format has its number), 64 bits of BLAKE2b."""
+    digest = hashlib.blake2b(payload[:IDENTIFYING_BYTES], digest_size=8).digest()
+    return int.from_bytes(digest, "big")
 
 
 def empty(schema: Schema) -> Columns:

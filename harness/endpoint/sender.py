@@ -27,7 +27,7 @@ from harness.media.packet import REPORT_TIMES, SEQUENCES, Packet, Purpose, packe
 from harness.media.protection import ParityMaker, Repeater, interleaved_slot
 from harness.media.settings import SenderSettings
 from harness.media.wire import HARNESS, Wire
-from harness.records import SENT_FRAMES, SENT_PACKETS, Columns, from_rows
+from harness.records import SENT_FRAMES, SENT_PACKETS, Columns, datagram_identity, from_rows
 from harness.units import samples_to_ns
 
 _MEDIA = int(Purpose.MEDIA)  # to look it up in its enum takes longer than to send it
@@ -248,7 +248,8 @@ class SenderCore:
         if self._blocking:
             self._released_ns = self._clock()
         _, seq, frame, fragment, fragments, _, _, purpose, _ = packet
-        self._packet_rows.append((seq, frame, fragment, fragments, len(data), taken_ns, purpose))
+        row = (seq, frame, fragment, fragments, len(data), taken_ns, purpose)
+        self._packet_rows.append((*row, datagram_identity(data)))
         if purpose == _MEDIA:
             self._frame_rows[frame][4] = sent_ns
             self._media_sent += 1

@@ -21,10 +21,12 @@ order:
 * delivered by the link but not to anybody: ``late``, nobody waited any longer;
 * not in the link's log, or no log: ``lost``.
 
-Datagrams enter the link in the order of sending, one frame on the wire each or one for each of
-their IPv4 fragments, so the log's forward rows are matched by order and by size (payload + UDP,
-IPv4 and Ethernet headers). A datagram ends as the worst of its fragments does: without one of them
-it is never put together.
+Datagrams are known by their content, which has a number in every wire format: sender and link each
+note a hash of it (``records.datagram_identity``), so that a row that the log lacks leaves no other
+packet in doubt. Of equal datagrams the first that was sent is the first that entered. A datagram
+ends as the worst of its IPv4 fragments does: without one of them it is never put together. A byte
+stream's segments carry no packets of ours, and nothing is asked of the log there; QUIC and WebRTC
+encrypt theirs, so what does not come is ``lost``, whoever dropped it.
 
 Frames
 ------
@@ -35,16 +37,14 @@ nothing went from mouth to ear.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from harness.codecs.base import CodecFacts
 from harness.media.packet import (
-    ETHERNET_BYTES,
     IP_FRAGMENT_BYTES,
-    IP_UDP_BYTES,
     UDP_BYTES,
     Purpose,
 )
@@ -63,10 +63,10 @@ _FATES = np.array([fate.name.lower() for fate in Fate])
 _KINDS = np.array([kind.name.lower() for kind in Kind])
 _PURPOSES = np.array([purpose.name.lower() for purpose in Purpose])
 _NONE = -1
-_MATCHED_BY = ("seq", "size_bytes", "send_ns")
 _WORST_FIRST = np.array(
-    [_NONE, Outcome.QUEUE, Outcome.LOST, Outcome.CORRUPTED, Outcome.DELIVERED], np.int64
+    [Outcome.QUEUE, Outcome.LOST, Outcome.CORRUPTED, _NONE, Outcome.DELIVERED], np.int64
 )
+_UNKNOWN = 3
 _RANK = np.zeros_like(_WORST_FIRST)
 _RANK[_WORST_FIRST] = np.arange(len(_WORST_FIRST))
 
@@ -80,16 +80,14 @@ def join(
     facts: CodecFacts,
     t0_ns: int,
     reliable: bool = False,
-    beside: Sequence[Columns] = (),
 ) -> tuple[Columns, Columns]:
     """The ``packets`` and ``frames`` tables of one cell, without ``cell_id``.
 
     Arguments are columns as :mod:`harness.records` describes them; ``reliable`` is that of the
-    transport. ``beside`` are the packets sent of the other streams that the link's log tells of,
-    and that the same process sent. A packet sent has exactly one row, a row of ``played_frames``
-    has one row.
+    transport; the link's log may tell of other streams too. A packet sent has exactly one row, a
+    row of ``played_frames`` has one row.
     """
-    packets = _packets(sent_packets, received_packets, link_log, facts, t0_ns, reliable, beside)
+    packets = _packets(sent_packets, received_packets, link_log, facts, t0_ns, reliable)
     return packets, _frames(sent_frames, played_frames, facts, t0_ns)
 
 
@@ -125,7 +123,6 @@ def _packets(
     facts: CodecFacts,
     t0_ns: int,
     reliable: bool,
-    beside: Sequence[Columns],
 ) -> Columns:
     seq, send_ns = _ints(sent, "seq"), _ints(sent, "send_ns")
     total = len(seq)
@@ -148,7 +145,7 @@ def _packets(
     fate = np.where(refused, int(Fate.QUEUE), int(Fate.LATE if reliable else Fate.LOST))
     known = judgement != _NONE
     if link_log is not None and not reliable and not known.all():
-        outcome = _outcomes_among(sent, beside, link_log)
+        outcome = _outcomes(sent, link_log)
         logged = ~refused & (outcome != _NONE)
         fate[logged] = _BY_OUTCOME[outcome[logged]]
     fate[known] = _BY_VERDICT[judgement[known]]
@@ -169,61 +166,48 @@ def _packets(
     }
 
 
-def _outcomes_among(
-    sent: Columns, beside: Sequence[Columns], link_log: Columns
-) -> NDArray[np.int64]:
-    """The same as :func:`_outcomes`, where other streams' packets entered the link as well."""
-    if not beside:
-        return _outcomes(sent, link_log)
-    streams = (sent, *beside)
-    packets = {name: np.concatenate([_ints(one, name) for one in streams]) for name in _MATCHED_BY}
-    order = np.argsort(packets["send_ns"], kind="stable")
-    found = np.empty(len(order), np.int64)
-    found[order] = _outcomes({name: of[order] for name, of in packets.items()}, link_log)
-    return found[: len(sent["seq"])]
-
-
 def _outcomes(sent: Columns, link_log: Columns) -> NDArray[np.int64]:
-    """The link's outcome by row of ``sent``; -1 for those not found in its log."""
+    """The link's outcome by row of ``sent``; -1 for those of which its log does not tell."""
+    found = np.full(len(sent["seq"]), _NONE)
+    taken = np.flatnonzero(_ints(sent, "send_ns") >= 0)
+    if not len(taken) or "identity" not in link_log:
+        return found
     media = (link_log["direction"] == 0) & (link_log["outcome"] != Outcome.DUPLICATE)
     # A link may write a packet down when it leaves; the stable sort gives the order of entering.
     entered = np.flatnonzero(media)[np.argsort(link_log["in_ns"][media], kind="stable")]
-    taken = np.flatnonzero(_ints(sent, "send_ns") >= 0)
-    sizes, starts = _wire_sizes(_ints(sent, "size_bytes")[taken])
-    entered = entered[np.isin(link_log["size_bytes"][entered], sizes)]
-    logged_sizes, logged = (_ints(link_log, name)[entered] for name in ("size_bytes", "outcome"))
-    if not np.array_equal(sizes, logged_sizes):
-        logged = _matched(sizes, logged_sizes, logged)
-    found = np.full(len(sent["seq"]), _NONE)
-    if len(taken):
-        found[taken] = _WORST_FIRST[np.minimum.reduceat(_RANK[logged], starts)]
+    fragment = link_log["ip_fragment"][entered].astype(np.uint64)
+    logged = _told_apart(link_log["identity"][entered], fragment)
+    order = np.argsort(_ints(sent, "send_ns")[taken], kind="stable")
+    keys = np.empty(len(taken), np.int64)
+    keys[order] = _told_apart(sent["identity"][taken][order])
+    rows = _rows_of(keys, logged)
+    ours = rows >= 0
+    rank = np.full(len(taken), _RANK[Outcome.DELIVERED])
+    np.minimum.at(rank, rows[ours], _RANK[_ints(link_log, "outcome")[entered][ours]])
+    frames = 1 + (_ints(sent, "size_bytes")[taken] + UDP_BYTES - 1) // IP_FRAGMENT_BYTES
+    incomplete = np.bincount(rows[ours], minlength=len(taken)) < frames
+    found[taken] = _WORST_FIRST[np.where(incomplete, np.minimum(rank, _UNKNOWN), rank)]
     return found
 
 
-def _wire_sizes(sizes: NDArray[np.int64]) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Of all frames on the wire, in order, that carry packets of these sizes; and the index of each
-    packet's first: ``harness.media.packet.wire_sizes`` for many."""
-    whole, last = np.divmod(sizes + UDP_BYTES - 1, IP_FRAGMENT_BYTES)
-    ends = np.cumsum(whole + 1)
-    headers = IP_UDP_BYTES - UDP_BYTES + ETHERNET_BYTES
-    frames = np.full(ends[-1] if len(ends) else 0, headers + IP_FRAGMENT_BYTES)
-    frames[ends - 1] = headers + last + 1
-    return frames, ends - whole - 1
-
-
-def _matched(
-    sizes: NDArray[np.int64], logged_sizes: NDArray[np.int64], logged: NDArray[np.int64]
+def _told_apart(
+    identities: NDArray[Any], fragments: NDArray[np.uint64] | None = None
 ) -> NDArray[np.int64]:
-    """Outcomes by frame on the wire, where the log lacks some; -1 for those."""
-    found = np.full(len(sizes), _NONE)
-    at = 0
-    for frame, size in enumerate(sizes):
-        for ahead in range(at, len(logged)):
-            if logged_sizes[ahead] == size:
-                found[frame] = logged[ahead]
-                at = ahead + 1
-                break
-    return found
+    """A key for each, by its identity and how many equal ones (of its fragment) came before it."""
+    identities = identities.astype(np.uint64)
+    alike = identities if fragments is None else identities ^ _scattered(1 + fragments)
+    order = np.argsort(alike, kind="stable")
+    fresh = np.concatenate([[True], np.diff(alike[order]) != 0])[: len(order)]
+    begins = np.maximum.accumulate(np.where(fresh, np.arange(len(order)), 0))
+    before = np.empty(len(order), np.uint64)
+    before[order] = np.arange(len(order)) - begins
+    return (identities ^ _scattered(before)).view(np.int64)
+
+
+def _scattered(numbers: NDArray[np.uint64]) -> NDArray[np.uint64]:
+    """Small numbers over all of 64 bits, 0 as it is (Fibonacci hashing: Knuth, The Art of Computer
+    Programming, vol. 3, 6.4)."""
+    return numbers * np.uint64(0x9E37_79B9_7F4A_7C15)
 
 
 def _frames(sent: Columns, played: Columns, facts: CodecFacts, t0_ns: int) -> Columns:

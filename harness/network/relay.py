@@ -28,11 +28,12 @@ import numpy as np
 from harness import linux
 from harness.errors import CellFailed
 from harness.lateness import Lateness
+from harness.network.datagrams import Datagrams, Identity
 from harness.network.link import LinkPair
 from harness.network.link_json import link_summary
 from harness.network.model import Ended, LinkModel
 from harness.network.packet_socket import ETHERTYPE, IPV4, PacketSocket
-from harness.records import LINK_LOG, Columns, Outcome
+from harness.records import LINK_IDENTITY, LINK_LOG, Columns, Outcome
 from harness.units import NS_PER_S, monotonic_ns
 
 SPIN_NS = 80_000
@@ -41,6 +42,7 @@ PRIORITY = 20
 _BATCH = 16
 _BUFFER_BYTES = 8 << 20
 _REFUSALS = {errno.ENOBUFS, errno.EAGAIN}
+_SCHEMA = LINK_LOG | LINK_IDENTITY
 _T = TypeVar("_T")
 
 
@@ -51,14 +53,15 @@ class _Direction:
         self.number = number
         self.source = source
         self.sink = sink
-        self.model: LinkModel[bytes]
+        self.model: LinkModel[tuple[bytes, Identity]]
+        self.datagrams = Datagrams()
 
 
 class _Log:
-    """LINK_LOG columns that grow without making work for the garbage collector."""
+    """LINK_LOG and LINK_IDENTITY columns that grow and make no work for the garbage collector."""
 
     def __init__(self) -> None:
-        self._columns = [array(np.dtype(dtype).char) for dtype in LINK_LOG.values()]
+        self._columns = [array(np.dtype(dtype).char) for dtype in _SCHEMA.values()]
 
     def append(self, *row: int) -> None:
         for column, value in zip(self._columns, row, strict=True):
@@ -67,7 +70,7 @@ class _Log:
     def columns(self) -> Columns:
         return {
             name: np.array(column, dtype)
-            for (name, dtype), column in zip(LINK_LOG.items(), self._columns, strict=True)
+            for (name, dtype), column in zip(_SCHEMA.items(), self._columns, strict=True)
         }
 
 
@@ -230,12 +233,13 @@ class Relay:
                 self._send(direction, frame.data)
                 continue
             arrived_ns = frame.realtime_ns - offset.ns
-            direction.model.offer(frame.data, len(frame.data), arrived_ns)
+            packet = frame.data, direction.datagrams.identify(frame.data)
+            direction.model.offer(packet, len(frame.data), arrived_ns)
 
-    def _finish(self, direction: _Direction, ended: Ended[bytes]) -> None:
+    def _finish(self, direction: _Direction, ended: Ended[tuple[bytes, Identity]]) -> None:
         outcome, out_ns = ended.outcome, ended.out_ns
+        frame, identity = ended.packet
         if out_ns >= 0:
-            frame = ended.packet
             if ended.flip_bit is not None:
                 frame = flipped(frame, ended.flip_bit)
             if self._send(direction, frame):
@@ -243,7 +247,8 @@ class Relay:
                 self._late_ns.append(out_ns - due_ns)
             else:
                 outcome, out_ns = Outcome.QUEUE, -1
-        self._log.append(direction.number, ended.in_ns, out_ns, ended.size_bytes, outcome)
+        size_bytes = ended.size_bytes
+        self._log.append(direction.number, ended.in_ns, out_ns, size_bytes, outcome, *identity)
 
     def _send(self, direction: _Direction, frame: bytes) -> bool:
         try:

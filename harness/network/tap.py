@@ -19,8 +19,9 @@ from typing import NamedTuple
 import numpy as np
 
 from harness.errors import CellFailed
+from harness.network.datagrams import NONE, Datagrams, Identity
 from harness.network.packet_socket import ETHERTYPE, IPV4, Frame, PacketSocket
-from harness.records import LINK_LOG, Columns, Outcome, from_rows
+from harness.records import LINK_IDENTITY, LINK_LOG, Columns, Outcome, from_rows
 
 _BUFFER_BYTES = 32 << 20
 _DRAIN_S = 0.02
@@ -34,6 +35,7 @@ class Sighting(NamedTuple):
     head: int
     tail: int
     is_ipv4: bool
+    identity: Identity = NONE
 
 
 class Row(NamedTuple):
@@ -43,13 +45,14 @@ class Row(NamedTuple):
     out_ns: int
     size_bytes: int
     outcome: Outcome
+    identity: Identity = NONE
 
 
-def sighting(ns: int, frame: bytes) -> Sighting:
+def sighting(ns: int, frame: bytes, identity: Identity = NONE) -> Sighting:
     """What is remembered of a frame seen at ``ns``."""
     half = len(frame) // 2
     return Sighting(
-        ns, len(frame), hash(frame[:half]), hash(frame[half:]), frame[ETHERTYPE] == IPV4
+        ns, len(frame), hash(frame[:half]), hash(frame[half:]), frame[ETHERTYPE] == IPV4, identity
     )
 
 
@@ -74,7 +77,8 @@ def match(entered: list[Sighting], left: list[Sighting]) -> tuple[list[Row], int
     def end(number: int, out_ns: int, outcome: Outcome) -> None:
         if number in ends:
             seen = entered[number]
-            copies.append((number, Row(seen.ns, out_ns, seen.size_bytes, Outcome.DUPLICATE)))
+            copy = Row(seen.ns, out_ns, seen.size_bytes, Outcome.DUPLICATE, seen.identity)
+            copies.append((number, copy))
         else:
             ends[number] = out_ns, outcome
 
@@ -102,7 +106,7 @@ def match(entered: list[Sighting], left: list[Sighting]) -> tuple[list[Row], int
             unexplained += 1
 
     rows = [
-        (number, Row(seen.ns, *_end(ends.get(number), seen.size_bytes)))
+        (number, Row(seen.ns, *_end(ends.get(number), seen.size_bytes), seen.identity))
         for number, seen in enumerate(entered)
         if seen.is_ipv4
     ]
@@ -155,10 +159,14 @@ class _Cumulated:
 
 
 def log_columns(forward: list[Row], reverse: list[Row]) -> Columns:
-    """LINK_LOG of both directions."""
+    """LINK_LOG and LINK_IDENTITY of both directions."""
     return from_rows(
-        LINK_LOG,
-        [(direction, *row) for direction, rows in enumerate((forward, reverse)) for row in rows],
+        LINK_LOG | LINK_IDENTITY,
+        [
+            (direction, *row[:-1], *row.identity)
+            for direction, rows in enumerate((forward, reverse))
+            for row in rows
+        ],
     )
 
 
@@ -206,6 +214,7 @@ class Tap:
     def _empty(self) -> None:
         self._entered: list[list[Sighting]] = [[], []]
         self._left: list[list[Sighting]] = [[], []]
+        self._datagrams = Datagrams(), Datagrams()
         self._missed_before = self._missed()
 
     def _missed(self) -> int:
@@ -229,4 +238,5 @@ class Tap:
         if frame.outgoing:
             self._left[1 - side].append(sighting(frame.realtime_ns, frame.data))
         else:
-            self._entered[side].append(sighting(frame.realtime_ns, frame.data))
+            identity = self._datagrams[side].identify(frame.data)
+            self._entered[side].append(sighting(frame.realtime_ns, frame.data, identity))

@@ -32,7 +32,14 @@ from harness.media.wire import Wire
 from harness.network.link import LinkPair
 from harness.network.link_json import link_summary
 from harness.network.model import Ended, LinkModel
-from harness.records import LINK_LOG, Observed, TrackRecords, from_rows
+from harness.records import (
+    LINK_IDENTITY,
+    LINK_LOG,
+    Observed,
+    TrackRecords,
+    datagram_identity,
+    from_rows,
+)
 from harness.transports.base import TransportSettings
 from harness.virtual.compute import Compute, Spend
 from harness.virtual.tcp import TcpStream, require_validated, round_trip_ns
@@ -204,7 +211,10 @@ def _observed(
         sent_frames=sender.core.sent_frames(),
         received_packets=listener.core.packets(),
         played_frames=listener.core.frames(),
-        link_log=from_rows(LINK_LOG, sorted(carried.log, key=_ENTERING)),
+        link_log=from_rows(
+            LINK_LOG if _is_stream(stream) else LINK_LOG | LINK_IDENTITY,
+            sorted(carried.log, key=_ENTERING),
+        ),
         media=listener.core.media(),
         played=listener.core.played(),
         sender={**sender.core.figures(), **carried.counts},
@@ -282,10 +292,11 @@ class _Datagram:
     """A packet on its way, in one frame or in IPv4 fragments that the receiver's kernel puts
     together again; it comes to ``coming``."""
 
-    __slots__ = ("_came", "coming", "packet", "sizes")
+    __slots__ = ("_came", "coming", "identity", "packet", "sizes")
 
     def __init__(self, packet: bytes, coming: list[Arrival] | deque[Arrival]) -> None:
         self.packet = packet
+        self.identity = datagram_identity(packet)
         self.coming = coming
         self.sizes = wire_sizes(len(packet))
         self._came: set[int] | None = None
@@ -359,7 +370,7 @@ class _Way:
         for end in self._model.collect(now_ns):
             order, datagram, fragment = end.packet
             row = (direction, end.in_ns, end.out_ns, end.size_bytes, end.outcome)
-            self._rows.append((order, row))
+            self._rows.append((order, (*row, datagram.identity, fragment)))
             damaged = end.flip_bit is not None and end.flip_bit not in _SOURCE_MAC_BITS
             if end.out_ns >= 0 and not damaged and datagram.whole_with(fragment):
                 datagram.coming.append((datagram.packet, end.out_ns + self._receive_ns))

@@ -6,12 +6,13 @@ from collections import Counter
 from dataclasses import replace
 
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from harness.media.fates import join
 from harness.media.settings import ReceiverSettings
-from harness.records import LINK_LOG, Columns, Outcome, from_rows
+from harness.records import LINK_IDENTITY, LINK_LOG, Columns, Outcome, datagram_identity, from_rows
 from harness.store import schema
 
 from .simulation import FACTS, MS, T0, Sent, arrivals, listen, send, voiced, with_fec
@@ -48,13 +49,15 @@ def link_log(sent: Sent, outcomes: dict[int, Outcome], noise: bool = False) -> C
     for i, (send_ns, packet) in enumerate(sent.packets):
         outcome = outcomes.get(i, Outcome.DELIVERED)
         out_ns = -1 if outcome in (Outcome.LOST, Outcome.QUEUE) else send_ns
+        identity = datagram_identity(packet)
         if noise:  # ARP, the reverse direction, and a duplicate
-            rows.append((0, send_ns, send_ns, 42, Outcome.LOST))
-            rows.append((1, send_ns, -1, len(packet) + 42, Outcome.LOST))
-        rows.append((0, send_ns, out_ns, len(packet) + 42, outcome))
+            rows.append((0, send_ns, send_ns, 42, Outcome.LOST, 0, 0))
+            rows.append((1, send_ns, -1, len(packet) + 42, Outcome.LOST, identity, 0))
+        rows.append((0, send_ns, out_ns, len(packet) + 42, outcome, identity, 0))
         if noise:
-            rows.append((0, send_ns, send_ns, len(packet) + 42, Outcome.DUPLICATE))
-    return from_rows(LINK_LOG, rows)
+            row = (0, send_ns, send_ns, len(packet) + 42, Outcome.DUPLICATE, identity, 0)
+            rows.append(row)
+    return from_rows(LINK_LOG | LINK_IDENTITY, rows)
 
 
 def test_the_tables_are_those_of_the_store() -> None:
@@ -113,6 +116,27 @@ def test_each_cause_has_its_fate() -> None:
     assert [stream["fate"][i] for i in outcomes] == ["late"] * 4
 
 
+@pytest.mark.parametrize("missing", [0, 3, 12])
+def test_a_row_that_the_log_lacks_leaves_no_other_packet_in_doubt(missing: int) -> None:
+    """All packets have one size, and nothing but the first one tells where the log begins."""
+    outcomes = {4: Outcome.LOST, 12: Outcome.QUEUE, 13: Outcome.DELIVERED, 30: Outcome.CORRUPTED}
+    log = {name: np.delete(column, missing) for name, column in link_log(SENT, outcomes).items()}
+    came = arrivals(SENT, lambda i: None if i in outcomes or i == missing else 0)
+    packets, _ = joined(SENT, came, log)
+    expected = {4: "lost", 12: "queue", 13: "late", 30: "undecodable"} | {missing: "lost"}
+    assert {i: f for i, f in enumerate(packets["fate"]) if f != "played"} == expected
+
+
+def test_of_equal_datagrams_the_first_sent_is_the_first_that_entered() -> None:
+    alike = {name: column.copy() for name, column in SENT.packet_rows.items()}
+    alike["identity"][:] = 7
+    log = link_log(SENT, {5: Outcome.LOST, 9: Outcome.QUEUE})
+    log["identity"][:] = 7
+    came = arrivals(SENT, lambda i: None if i in (5, 9) else 0)
+    packets, _ = joined(replace(SENT, packet_rows=alike), came, log)
+    assert {i: f for i, f in enumerate(packets["fate"]) if f != "played"} == {5: "lost", 9: "queue"}
+
+
 def test_a_log_written_as_packets_leave_is_read_as_they_entered() -> None:
     outcomes = {4: Outcome.LOST, 30: Outcome.QUEUE}
     log = link_log(SENT, outcomes)
@@ -152,15 +176,28 @@ def test_a_datagram_in_ip_fragments_ends_as_the_worst_of_them_does() -> None:
     assert sizes == {2580}, "two fragments each"
     ends = [(Outcome.DELIVERED, Outcome.QUEUE), (Outcome.LOST, Outcome.CORRUPTED)]
     rows = [
-        (0, send_ns, send_ns if outcome == Outcome.DELIVERED else -1, size, outcome)
-        for (send_ns, _), outcomes in zip(sent.packets, ends, strict=True)
-        for size, outcome in zip((1514, 34 + 2588 - 1480), outcomes, strict=True)
+        (
+            0,
+            send_ns,
+            send_ns if outcome == Outcome.DELIVERED else -1,
+            size,
+            outcome,
+            datagram_identity(packet),
+            fragment,
+        )
+        for (send_ns, packet), outcomes in zip(sent.packets, ends, strict=True)
+        for fragment, (size, outcome) in enumerate(
+            zip((1514, 34 + 2588 - 1480), outcomes, strict=True)
+        )
     ]
-    packets, _ = joined(sent, [], from_rows(LINK_LOG, rows))
+    packets, _ = joined(sent, [], from_rows(LINK_LOG | LINK_IDENTITY, rows))
     assert list(packets["fate"]) == ["queue", "lost"]
     # The log lacks what it could not keep up with: the first fragment of the second datagram.
-    packets, _ = joined(sent, [], from_rows(LINK_LOG, [*rows[:2], rows[3]]))
-    assert list(packets["fate"]) == ["queue", "lost"]
+    packets, _ = joined(sent, [], from_rows(LINK_LOG | LINK_IDENTITY, [*rows[:2], rows[3]]))
+    assert list(packets["fate"]) == ["queue", "undecodable"]
+    whole = [(*row[:4], Outcome.DELIVERED, *row[5:]) for row in rows]
+    packets, _ = joined(sent, [], from_rows(LINK_LOG | LINK_IDENTITY, [*whole[:2], whole[3]]))
+    assert list(packets["fate"]) == ["late", "lost"], "nobody knows of the second"
 
 
 def test_damaged_packets_are_undecodable_where_the_link_says_so() -> None:

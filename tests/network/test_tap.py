@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import struct
+
+import numpy as np
+
+from harness.network.datagrams import Datagrams
 from harness.network.relay import flipped
 from harness.network.tap import Row, Sighting, attribute_queue, log_columns, match, sighting
-from harness.records import Outcome
+from harness.records import Outcome, datagram_identity
 
 MS = 1_000_000
 
@@ -92,3 +97,27 @@ def test_columns_carry_both_directions() -> None:
     log = log_columns([Row(0, 1, 60, Outcome.DELIVERED)], [Row(5, -1, 70, Outcome.LOST)])
     assert log["direction"].tolist() == [0, 1]
     assert log["out_ns"].tolist() == [1, -1]
+
+
+def frame_of(payload: bytes, ip_id: int = 1, offset: int = 0, more: bool = False) -> bytes:
+    """An Ethernet frame with (a fragment of) a UDP datagram; ``payload`` is what IP carries."""
+    flags = offset // 8 | (0x2000 if more else 0)
+    size = 20 + len(payload)
+    ip = struct.pack(">BBHHHBBH8s", 0x45, 0, size, ip_id, flags, 64, 17, 0, bytes(8))
+    return bytes(12) + b"\x08\x00" + ip + payload
+
+
+def test_the_link_knows_a_datagram_as_its_sender_does_whole_or_in_ip_fragments() -> None:
+    payload = np.random.default_rng(1).bytes(4000)
+    datagram, small = bytes(8) + payload, bytes(8) + payload[:100]
+    datagrams, known = Datagrams(), datagram_identity(payload)
+    assert datagrams.identify(frame_of(small)) == (datagram_identity(payload[:100]), 0)
+    assert known != datagram_identity(payload[:100])
+    assert datagrams.identify(frame_of(datagram[:1480], 9, 0, more=True)) == (known, 0)
+    assert datagrams.identify(frame_of(datagram[1480:2960], 9, 1480, more=True)) == (known, 1)
+    assert datagrams.identify(frame_of(datagram[2960:], 9, 2960)) == (known, 2)
+    assert datagrams.identify(frame_of(datagram[1480:2960], 8, 1480, more=True)) == (0, 1)
+    tcp = bytearray(frame_of(small))
+    tcp[23] = 6
+    assert datagrams.identify(bytes(tcp)) == (0, 0)
+    assert datagrams.identify(b"\xff" * 12 + b"\x08\x06" + bytes(28)) == (0, 0), "ARP"

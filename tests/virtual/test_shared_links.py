@@ -63,7 +63,6 @@ def tables(observed: Observed, facts_of: Codec = PCM) -> list[tuple[Columns, Col
             observed.link_log,
             facts_of.facts,
             one.t0_ns,
-            beside=[other.sent_packets for other in streams if other is not one],
         )
         for one in streams
     ]
