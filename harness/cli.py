@@ -283,17 +283,15 @@ def _doctor(arguments: argparse.Namespace) -> int:
 
 
 def _check(arguments: argparse.Namespace) -> int:
-    from harness import assets, scenario
-    from harness.plan import plan
+    from harness.run import check
 
-    loaded = scenario.load(arguments.file, assets.AssetStore.default().content)
+    loaded, cells = check(arguments.file, lambda text: err.print(escape(text)))
     out.print(
         f"{escape(str(arguments.file))}: well-formed; {len(loaded.codecs)} codecs,"
         f" {len(loaded.transports)} transports, {len(loaded.networks)} networks,"
         f" {len(loaded.receivers)} receivers, {loaded.repetitions} repetitions"
     )
-    items = assets.listed(loaded.corpus, arguments.file.parent)
-    _print_questions(loaded, plan(loaded, items))
+    _print_questions(loaded, cells)
     return EXIT_OK
 
 

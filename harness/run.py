@@ -129,9 +129,7 @@ def run(options: Options, observer: Observer) -> Outcome:
     if options.pilot is not None:
         cells = options.pilot.cells(cells)
     references = assets.prepare_all({cell.item for cell in cells.cells}, asset_store)
-    for reference in references.values():
-        for warning in reference.warnings:
-            observer.note(f"{reference.item.id}: {warning}")
+    _note_doubts(references, wanted, observer.note)
     weights = _weights(cells, measures(wanted.metrics), asset_store)
 
     store = _open_store(options, wanted)
@@ -195,12 +193,42 @@ def run(options: Options, observer: Observer) -> Outcome:
     return outcome
 
 
+def check(path: Path, note: Callable[[str], None]) -> tuple[Scenario, Plan]:
+    """A scenario and its cells, nothing fetched; notes what is doubtful of the items at hand.
+
+    Raises BadInput, AssetError.
+    """
+    store = assets.AssetStore.default()
+    wanted = scenario.load(path, store.content)
+    items = assets.listed(wanted.corpus, path.parent)
+    _note_doubts(assets.prepare_all(assets.at_hand(items, store), store), wanted, note)
+    return wanted, plan(wanted, items)
+
+
 def planned(
     path: Path, only: str | None, note: Callable[[str], None]
 ) -> tuple[Scenario, Plan, assets.Corpus]:
-    """A scenario and its cells, nothing started. Raises BadInput, AssetError."""
-    wanted, corpus, _ = _inputs(path, note)
-    return wanted, plan(wanted, corpus.items).select(only), corpus
+    """A scenario and its cells, nothing started; notes what is doubtful of its items.
+
+    Raises BadInput, AssetError.
+    """
+    wanted, corpus, store = _inputs(path, note)
+    cells = plan(wanted, corpus.items).select(only)
+    _note_doubts(assets.prepare_all({cell.item for cell in cells.cells}, store), wanted, note)
+    return wanted, cells, corpus
+
+
+def _note_doubts(
+    references: Mapping[str, assets.Prepared], wanted: Scenario, note: Callable[[str], None]
+) -> None:
+    """Why scores of some items deserve less trust, and how many have no PESQ."""
+    for reference in references.values():
+        for warning in reference.warnings:
+            note(f"{reference.item.id}: {warning}")
+    if any(measure.metric == "pesq" for measure in measures(wanted.metrics)) and (
+        lacking := assets.without_pesq(references.values())
+    ):
+        note(lacking)
 
 
 def _inputs(

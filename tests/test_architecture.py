@@ -45,7 +45,7 @@ ROOMS: dict[str, set[str]] = {
     "endpoint": {"media", "codecs", "transports", "control", "clockfacts", "linux"},
     "labs": {"network", "endpoint", "control"},
     "stats": set(),
-    "score": {"stats"},
+    "score": {"assets.level", "stats"},
     "sinks": {"score"},
     "store": {"clockfacts"},
     "report": {"store", "score", "stats"},

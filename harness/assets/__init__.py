@@ -1,6 +1,14 @@
 """Corpora and weights by URL and sha256, and references made of them."""
 
-from harness.assets.corpus import AssetRow, Corpus, fetch, list_assets, listed, load_corpora
+from harness.assets.corpus import (
+    AssetRow,
+    Corpus,
+    at_hand,
+    fetch,
+    list_assets,
+    listed,
+    load_corpora,
+)
 from harness.assets.items import SILENCE_NS, ItemRef
 from harness.assets.prepare import (
     Prepared,
@@ -9,6 +17,7 @@ from harness.assets.prepare import (
     resampled,
     samples_sha256,
     until,
+    without_pesq,
 )
 from harness.assets.store import AssetStore
 
@@ -19,6 +28,7 @@ __all__ = [
     "Corpus",
     "ItemRef",
     "Prepared",
+    "at_hand",
     "fetch",
     "list_assets",
     "listed",
@@ -28,4 +38,5 @@ __all__ = [
     "resampled",
     "samples_sha256",
     "until",
+    "without_pesq",
 ]

@@ -117,6 +117,11 @@ def listed(entries: Iterable[Entry], base: Path) -> tuple[ItemRef, ...]:
     return tuple({item.id: item for item in found}.values())
 
 
+def at_hand(items: Iterable[ItemRef], store: AssetStore) -> list[ItemRef]:
+    """Those of the items that need no download."""
+    return [item for item in items if "://" not in item.source or store.at_hand(asset_of(item))]
+
+
 def list_assets(store: AssetStore) -> list[AssetRow]:
     """All corpora and weights, and how much of each is here."""
     rows = [

@@ -1,4 +1,4 @@
-"""Active speech level, ITU-T P.56 (12/2011) method B, and other levels in dBov.
+"""Active speech and its level, ITU-T P.56 (12/2011) method B, and other levels in dBov.
 
 0 dBov is the power of a full-scale square wave (ITU-T G.100.1): a sample of +-1.0 in floats.
 """
@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 from scipy.signal import lfilter
 
 Samples = NDArray[np.float64]
+
+MIN_ACTIVE_SPEECH_S = 3.2
+"""Of active speech that a reference of PESQ has at least (ITU-T P.862.3, 7)."""
 
 _TIME_CONSTANT_S = 0.03
 _HANGOVER_S = 0.2
@@ -51,6 +54,16 @@ def active(smooth: Samples, threshold: float, rate_hz: int) -> NDArray[np.bool_]
     index = np.arange(len(smooth))
     last = np.maximum.accumulate(np.where(smooth >= threshold, index, -len(smooth) - rate_hz))
     return index - last <= math.ceil(_HANGOVER_S * rate_hz)
+
+
+def active_speech_s(samples: NDArray[np.int16] | NDArray[np.floating], rate_hz: int) -> float:
+    """Seconds of active speech (method B), to 1 ms; 0 where there is none.
+
+    ``samples``: int16, or floats of full scale 1, shape (n,).
+    """
+    scale = 32768 if np.issubdtype(samples.dtype, np.integer) else 1
+    level = speech_level(samples.astype(np.float64) / scale, rate_hz)
+    return round(level.active_ratio * len(samples) / rate_hz, 3) if level else 0.0
 
 
 def speech_level(samples: Samples, rate_hz: int) -> SpeechLevel | None:

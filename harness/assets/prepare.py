@@ -8,7 +8,7 @@ file, same samples.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,15 @@ import soxr
 from numpy.typing import NDArray
 
 from harness.assets.items import ItemRef
-from harness.assets.level import Samples, active, envelope, rms_dbov, speech_level
+from harness.assets.level import (
+    MIN_ACTIVE_SPEECH_S,
+    Samples,
+    active,
+    active_speech_s,
+    envelope,
+    rms_dbov,
+    speech_level,
+)
 from harness.assets.manifest import asset_of
 from harness.assets.store import AssetStore, file_sha256
 from harness.errors import AssetError
@@ -31,7 +39,6 @@ TARGET_DBOV = -26.0
 PEAK_LIMIT_DBOV = -1.0
 LONGEST_S = 20.0
 SHORTEST_S = 8.0
-ENOUGH_SPEECH_S = 3.2
 _FADE_S = 0.005
 _PAUSE_SEARCH_S = 4.0
 _FULL_SCALE = 32768
@@ -47,8 +54,8 @@ class Prepared:
     file_sha256: str
     sha256: str
     """Of the samples, little-endian."""
-    active_ratio: float | None
-    """Share of the time with speech (P.56), silences at the ends included; None for music."""
+    active_s: float | None
+    """Active speech (P.56); None for music."""
     level_dbov: float
     """Active speech level; for music RMS. Of what lies between the silences."""
     steps: tuple[dict[str, Any], ...]
@@ -64,6 +71,16 @@ class Prepared:
     def duration_ns(self) -> int:
         return samples_to_ns(len(self.pcm), self.rate_hz)
 
+    @property
+    def active_ratio(self) -> float | None:
+        """Share of the time with speech, silences at the ends included; None for music."""
+        return None if self.active_s is None else round(self.active_s / self.seconds, 4)
+
+    @property
+    def lacks_speech(self) -> bool:
+        """Whether it has less active speech than PESQ needs."""
+        return self.active_s is not None and self.active_s < MIN_ACTIVE_SPEECH_S
+
     def provenance(self) -> dict[str, Any]:
         """All but the samples, for the ``items`` column of ``runs``."""
         return {
@@ -72,6 +89,7 @@ class Prepared:
             "samples_sha256": self.sha256,
             "rate_hz": self.rate_hz,
             "prepared_seconds": self.seconds,
+            "active_s": self.active_s,
             "active_ratio": self.active_ratio,
             "level_dbov": self.level_dbov,
             "steps": list(self.steps),
@@ -90,6 +108,17 @@ def prepare_all(items: Iterable[ItemRef], store: AssetStore) -> dict[str, Prepar
     if broken:
         raise AssetError("\n".join(broken))
     return prepared
+
+
+def without_pesq(references: Collection[Prepared]) -> str | None:
+    """How many items have no PESQ for want of speech, and which; None if all have enough."""
+    lacking = sorted(one.item.id for one in references if one.lacks_speech)
+    if not lacking:
+        return None
+    return (
+        f"{len(lacking)} of {len(references)} items have no PESQ, since they have less than"
+        f" {MIN_ACTIVE_SPEECH_S} s of active speech (ITU-T P.862.3): {', '.join(lacking)}"
+    )
 
 
 def prepare(item: ItemRef, store: AssetStore) -> Prepared:
@@ -120,18 +149,17 @@ def prepare(item: ItemRef, store: AssetStore) -> Prepared:
     steps.append({"step": "silence at both ends", "seconds": silence_s})
 
     pcm = _to_int16(samples)
-    speech = speech_level(samples, rate_hz) if item.kind == "speech" else None
-    ratio = round(speech.active_ratio, 4) if speech else None
+    active_s = active_speech_s(pcm, rate_hz) if item.kind == "speech" else None
     return Prepared(
         item=item,
         pcm=pcm,
         rate_hz=rate_hz,
         file_sha256=digest,
         sha256=samples_sha256(pcm),
-        active_ratio=ratio,
+        active_s=active_s,
         level_dbov=levelled["after_dbov"],
         steps=tuple(steps),
-        warnings=tuple(_warnings(len(pcm) / rate_hz, ratio)),
+        warnings=tuple(_warnings(len(pcm) / rate_hz, active_s)),
     )
 
 
@@ -225,11 +253,13 @@ def _to_int16(samples: Samples) -> Pcm:
     return np.clip(scaled, -_FULL_SCALE, _FULL_SCALE - 1).astype(np.int16)
 
 
-def _warnings(seconds: float, active_ratio: float | None) -> Iterable[str]:
-    if active_ratio is None:
+def _warnings(seconds: float, active_s: float | None) -> Iterable[str]:
+    if active_s is None:
         return
     if seconds < SHORTEST_S:
         yield f"{seconds:.1f} s long, less than the {SHORTEST_S:g} s that PESQ is meant for"
-    if active_ratio * seconds < ENOUGH_SPEECH_S:
-        speech_s = active_ratio * seconds
-        yield f"{speech_s:.1f} s of speech, less than the {ENOUGH_SPEECH_S} s that PESQ needs"
+    if active_s < MIN_ACTIVE_SPEECH_S:
+        yield (
+            f"{active_s:.1f} s of active speech, less than the {MIN_ACTIVE_SPEECH_S} s that PESQ"
+            " needs: it has no PESQ"
+        )

@@ -106,9 +106,13 @@ class AssetStore:
             self._verified[path] = state
         return intact
 
+    def at_hand(self, asset: Asset) -> bool:
+        """Whether the cache or the mirror holds it."""
+        return self.has(asset) or self._in_mirror(asset) is not None
+
     def lacks(self, asset: Asset) -> str | None:
         """None where :meth:`fetch` would find the file, else the reason; downloads nothing."""
-        if self.has(asset) or self._in_mirror(asset) is not None:
+        if self.at_hand(asset):
             return None
         try:
             with self._open(asset, "HEAD"):

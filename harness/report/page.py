@@ -354,6 +354,8 @@ class _Page:
             )
         if warning := sections.generative_warning(self.run):
             said.append(("warn", warning))
+        if warning := sections.without_pesq(self.run):
+            said.append(("warn", warning))
         quality = self.summary[self.summary["figure"] == self.rank.key]
         fine = tables.ok_cells(self.run)["cell_id"]
         unscored = int((~fine.isin(self.run.scores["cell_id"])).sum())

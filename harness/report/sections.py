@@ -400,6 +400,24 @@ def generative_warning(run: Tables) -> str | None:
     )
 
 
+def without_pesq(run: Tables) -> str | None:
+    """How many utterances have no PESQ in any cell, which and why; None where each has one.
+
+    Codecs with random weights have none by design, and count for nothing here.
+    """
+    cells = run.cells[(run.cells["kind"] == "speech") & (run.cells["weights"] != "random")]
+    of_audio = run.scores[run.scores["metric"].eq("pesq") & run.scores["track"].eq("media")]
+    scores = of_audio.merge(cells[["cell_id", "utterance"]], on="cell_id")
+    missing = scores.groupby("utterance")["value"].apply(lambda values: values.isna().all())
+    lacking = list(missing.index[missing])
+    if not lacking:
+        return None
+    reasons = scores[scores["utterance"].isin(lacking)].groupby("utterance")["reason"].first()
+    causes = reasons.str.partition(", got ")[0]
+    told = "; ".join(f"{cause} ({', '.join(mine.index)})" for cause, mine in causes.groupby(causes))
+    return f"{len(lacking)} of {len(missing)} utterances have no PESQ: {told}."
+
+
 def virtual_banner(run: Tables, why: str) -> str | None:
     """What a reader of simulated figures must know first; None for a run in real time."""
     cells = run.cells[run.cells["lab"] == "virtual"]

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from typing import Literal, TypedDict
 
 from harness import __version__
+from harness.assets.level import MIN_ACTIVE_SPEECH_S
 
 Better = Literal["higher", "lower", "neither"]
 SPEECH = ("speech",)
@@ -43,6 +44,8 @@ class Metric:
     """The same of modes that are for fewer."""
     rates_hz: Mapping[str, int] = field(default_factory=dict)
     """By mode, the sampling rate at which audio is compared."""
+    min_active_s: float = 0.0
+    """Active speech (ITU-T P.56) that a reference needs."""
     waveform: bool = False
     """Means something only for codecs that follow the waveform, which neural and parametric ones
     do not: they make up one that sounds alike."""
@@ -107,6 +110,7 @@ METRICS: dict[str, Metric] = {
         modes=("wb", "nb"),
         kinds=SPEECH,
         rates_hz={"wb": 16_000, "nb": 8_000},
+        min_active_s=MIN_ACTIVE_SPEECH_S,
     ),
     "stoi": Metric(
         "STOI",

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from harness import __version__
+from harness.assets.level import active_speech_s
 from harness.errors import Unsupported
 from harness.score import dnsmos, plcmos, spectral, visqol
 from harness.score.align import (
@@ -40,16 +41,12 @@ from harness.score.metrics import METRICS, NoScore, Score, score
 from harness.threads import one_thread
 
 CHECK_HZ = 16_000
-MIN_ACTIVE_S = 3.2
-"""Of speech that a score needs (ITU-T P.862.3, 7)."""
 MAX_PESQ_S = 35.0
 """Speech of 30 s (ITU-T P.862.3) and its padding. Beyond 50 utterances the reference code writes
 past its arrays, which only sometimes crashes it."""
 PARAMETRIC = ("codec2",)
 """Codecs, by their kind, that send parameters of a voice and no waveform; of neural ones, their
 weights tell."""
-_ACTIVE_DB = 35.0
-_FRAME_S = 0.02
 
 
 @dataclass(frozen=True)
@@ -221,17 +218,6 @@ def unscored(measure: Measure, reason: str) -> Score:
     return _score(measure, None, reason)
 
 
-def active_seconds(audio: Audio, rate_hz: int) -> float:
-    """Time in frames of 20 ms that are at most 35 dB below the loudest one."""
-    size = round(_FRAME_S * rate_hz)
-    frames = audio[: len(audio) // size * size].reshape(-1, size)
-    energy = np.square(frames, dtype=np.float64).sum(axis=1)
-    loudest = energy.max(initial=0.0)
-    if loudest == 0:
-        return 0.0
-    return float((energy >= loudest * 10 ** (-_ACTIVE_DB / 10)).sum() * _FRAME_S)
-
-
 class Tracks:
     """One signal at whatever rate it is asked for, each made once."""
 
@@ -239,6 +225,7 @@ class Tracks:
         self._make = make
         self._made: dict[int, Audio] = {}
         self._digests: dict[int, str] = {}
+        self._active_s: dict[int, float] = {}
         self.spectra: Spectra = {}
 
     def at(self, rate_hz: int) -> Audio:
@@ -251,6 +238,12 @@ class Tracks:
         if rate_hz not in self._digests:
             self._digests[rate_hz] = hashlib.sha256(self.at(rate_hz).tobytes()).hexdigest()
         return self._digests[rate_hz]
+
+    def active_s(self, rate_hz: int) -> float:
+        """Of active speech in the samples that :meth:`at` gives."""
+        if rate_hz not in self._active_s:
+            self._active_s[rate_hz] = active_speech_s(self.at(rate_hz), rate_hz)
+        return self._active_s[rate_hz]
 
 
 def reference_tracks(samples: NDArray[Any], rate_hz: int) -> Tracks:
@@ -329,6 +322,11 @@ def _scorable(measure: Measure, task: AudioTask, signals: _Signals) -> tuple[Aud
             raise NoScore(f"the {name} track holds NaN or infinity")
         if not audio.any():
             raise NoScore(f"the {name} track is silent")
+    active_s = signals.reference.active_s(task.reference_hz) if metric.min_active_s else 0.0
+    if active_s < metric.min_active_s:
+        raise NoScore(
+            f"{metric.name} needs {metric.min_active_s} s of active speech, got {active_s:.1f} s"
+        )
     return reference, degraded
 
 
@@ -346,9 +344,6 @@ def _pesq(reference: Audio, degraded: Audio, rate_hz: int, mode: str) -> float:
     if len(reference) > MAX_PESQ_S * rate_hz:
         seconds = len(reference) / rate_hz
         raise NoScore(f"PESQ takes at most {MAX_PESQ_S:.0f} s (50 utterances), got {seconds:.1f} s")
-    active = active_seconds(reference, rate_hz)
-    if active < MIN_ACTIVE_S:
-        raise NoScore(f"PESQ needs {MIN_ACTIVE_S} s of active speech, got {active:.1f} s")
     try:
         return float(pesq.pesq(rate_hz, reference, degraded, mode))
     except pesq.PesqError as error:

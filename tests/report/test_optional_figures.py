@@ -79,3 +79,17 @@ def test_generative_codecs_come_with_a_warning(run: Tables, directory: Path, wei
     for part in ("(opus)", "0.24", "16 items in 8 conditions", "2.02, was rated 67", "catalogue"):
         assert part in told
     assert str(escape(told)) in render(changed, directory)
+
+
+def test_utterances_without_a_pesq_are_counted_with_their_reason(
+    run: Tables, directory: Path
+) -> None:
+    assert sections.without_pesq(run) is None
+    scores = run.scores.copy()
+    mine = scores["metric"].eq("pesq")
+    scores.loc[mine, "value"] = None
+    scores.loc[mine, "reason"] = "PESQ needs 3.2 s of active speech, got 2.3 s"
+    changed = Tables(run.runs, run.cells, run.packets, run.frames, scores)
+    said = "1 of 1 utterances have no PESQ: PESQ needs 3.2 s of active speech (anna)."
+    assert sections.without_pesq(changed) == said
+    assert said in render(changed, directory)
