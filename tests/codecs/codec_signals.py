@@ -4,11 +4,21 @@ from __future__ import annotations
 
 import numpy as np
 
+from harness.assets import Prepared, resampled
 from harness.codec_table import coded as round_trip
 from harness.codec_table import lag, noise_bursts
 from harness.codecs.base import Codec, Pcm
 
-__all__ = ["frames", "lag", "noise_bursts", "payloads", "round_trip", "snr_db", "speech_like"]
+__all__ = [
+    "frames",
+    "lag",
+    "noise_bursts",
+    "payloads",
+    "round_trip",
+    "snr_db",
+    "speech_like",
+    "whole_frames",
+]
 
 
 def speech_like(rate_hz: int, seconds: float, seed: int = 1) -> Pcm:
@@ -31,6 +41,13 @@ def frames(pcm: Pcm, codec: Codec) -> list[Pcm]:
     """Cut into the codec's frames; the incomplete last one is dropped."""
     size = codec.facts.frame_samples
     return [pcm[start : start + size] for start in range(0, len(pcm) - size + 1, size)]
+
+
+def whole_frames(prepared: Prepared, codec: Codec, seconds: float) -> Pcm:
+    """The beginning of an utterance at the codec's rate, a whole number of its frames."""
+    size, rate_hz = codec.facts.frame_samples, codec.facts.sample_rate_hz
+    pcm = resampled(prepared, rate_hz)[: round(seconds * rate_hz)]
+    return pcm[: len(pcm) // size * size]
 
 
 def payloads(codec: Codec, pcm: Pcm) -> list[bytes | None]:

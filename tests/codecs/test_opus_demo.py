@@ -3,23 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 from codec_settings import make
-from codec_signals import payloads
+from codec_signals import payloads, whole_frames
 from opus_demo import OpusDemo, opus_demo
 
-from harness.assets import AssetStore, load_corpora, prepare, resampled
+from harness.assets import Prepared
 from harness.codecs.base import Codec, Pcm
 from harness.codecs.opus import OpusCodec
-from harness.scenario import CorpusEntry
 
 pytestmark = pytest.mark.slow
 
-ITEMS = 2
 SECONDS = 6
 
 SETTINGS: list[dict[str, Any]] = [
@@ -70,20 +67,6 @@ def demo() -> OpusDemo:
     return opus_demo()
 
 
-@pytest.fixture(scope="module")
-def speech() -> list[Any]:
-    """Utterances of LibriSpeech; speech by espeak-ng where the corpus is out of reach."""
-    store = AssetStore.default()
-    entry = CorpusEntry(corpus="librispeech", limit=ITEMS)
-    return [prepare(item, store) for item in load_corpora((entry,), Path(), store, print).items]
-
-
-def _whole_frames(prepared: Any, codec: Codec) -> Pcm:
-    size, rate_hz = codec.facts.frame_samples, codec.facts.sample_rate_hz
-    pcm = resampled(prepared, rate_hz)[: SECONDS * rate_hz]
-    return pcm[: len(pcm) // size * size]
-
-
 def _coded(codec: Codec, pcm: Pcm) -> list[bytes]:
     return [payload or b"" for payload in payloads(codec, pcm)]
 
@@ -121,12 +104,12 @@ def _heard(codec: Codec, coded: Sequence[bytes], lost: set[int]) -> tuple[Pcm, i
 
 @pytest.mark.parametrize("written", SETTINGS, ids=_id)
 def test_every_payload_is_opus_demos(
-    written: dict[str, Any], demo: OpusDemo, speech: list[Any]
+    written: dict[str, Any], demo: OpusDemo, speech: list[Prepared]
 ) -> None:
     codec = make("opus", **written)
     assert isinstance(codec, OpusCodec)
     for prepared in speech:
-        pcm = _whole_frames(prepared, codec)
+        pcm = whole_frames(prepared, codec, SECONDS)
         ours, theirs = _coded(codec, pcm), demo.encode(pcm, codec.params)
         same = [a == b for a, b in zip(ours, theirs, strict=True)]
         assert all(same), f"{same.count(False)} of {len(same)} differ, {same.index(False)} first"
@@ -135,12 +118,12 @@ def test_every_payload_is_opus_demos(
 @pytest.mark.parametrize("kind", LOSSES)
 @pytest.mark.parametrize("written", DECODED, ids=_id)
 def test_every_sample_is_opus_demos(
-    written: dict[str, Any], kind: str, demo: OpusDemo, speech: list[Any]
+    written: dict[str, Any], kind: str, demo: OpusDemo, speech: list[Prepared]
 ) -> None:
     codec = make("opus", **written)
     assert isinstance(codec, OpusCodec)
     deep = codec.params.deep_plc or codec.params.dred
-    coded = _coded(codec, _whole_frames(speech[0], codec))
+    coded = _coded(codec, whole_frames(speech[0], codec, SECONDS))
     lost = _lost(kind, len(coded), codec.params.frame / 1e9)
     theirs = demo.decode(coded, lost, codec.params, 5 if deep else 0)
     ours, recovered = _heard(codec, coded, lost)
@@ -162,11 +145,11 @@ def test_every_sample_is_opus_demos(
     ],
 )
 def test_a_setting_that_did_not_reach_libopus_would_be_seen(
-    asked: dict[str, Any], planted: dict[str, Any], demo: OpusDemo, speech: list[Any]
+    asked: dict[str, Any], planted: dict[str, Any], demo: OpusDemo, speech: list[Prepared]
 ) -> None:
     coded_by_both_layers = {"rate": "48kHz", "application": "audio", "bitrate": "64kbit"}
     codec = make("opus", **{**coded_by_both_layers, **asked})
     assert isinstance(codec, OpusCodec)
-    pcm = _whole_frames(speech[0], codec)
+    pcm = whole_frames(speech[0], codec, SECONDS)
     ours = _coded(make("opus", **{**coded_by_both_layers, **planted}), pcm)
     assert ours != demo.encode(pcm, codec.params)
