@@ -28,6 +28,7 @@ from harness.media.fates import join
 from harness.media.packet import wire_sizes
 from harness.media.tracks import Track, track_figures, tracks_beside
 from harness.network import link_to_json
+from harness.network.buckets import has_fluid_rate, longest_head_start_ns, with_buckets
 from harness.network.fitting import PacketClock, fit
 from harness.network.link import LinkPair, longest_delay_ns
 from harness.network.proof import ProofFigure, prove
@@ -116,6 +117,9 @@ class Impaired:
     """The reference, cut where a recorded trace ends the audio; int16, shape (samples,)."""
     recorded_ns: Mapping[str, tuple[int, int]]
     """By direction: from where to where its recording was met, counted on where it loops."""
+    head_start_ns: int | None = None
+    """Where the engine has buckets in place of a fluid queue: by how much sooner a packet may
+    leave."""
 
 
 def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm, reference_ns: int) -> Impaired:
@@ -138,6 +142,14 @@ def impaired(cell: Cell, facts: CodecFacts, pcm: Pcm, reference_ns: int) -> Impa
         if replay is not None
     }
     return Impaired(trace, fit(trace, packet_clock(facts, len(pcm))), pcm, recorded_ns)
+
+
+def on_engine(met: Impaired, engine: str) -> Impaired:
+    """What of it an engine has. Raises Unsupported where it would hide a part of a recording."""
+    if engine != "netem" or not has_fluid_rate(met.pair):
+        return met
+    pair = with_buckets(met.pair)
+    return replace(met, pair=pair, head_start_ns=longest_head_start_ns(pair))
 
 
 def impaired_alike(
@@ -252,7 +264,12 @@ def stream(
     began = monotonic_ns()
     cell, pairs = legs[0].cell, [leg.pair for leg in legs]
     hears_others(cell)  # or says why not
-    met = impaired_alike([leg.cell for leg in legs], facts, pcm, reference_ns)
+    met = [
+        on_engine(one, str(leg.row["link"]))
+        for leg, one in zip(
+            legs, impaired_alike([leg.cell for leg in legs], facts, pcm, reference_ns), strict=True
+        )
+    ]
     tracks = tracks_of(cell, facts, len(met[0].pcm))
     links, receivers = [pair.link for pair in pairs], [pair.receiver for pair in pairs]
     applied = _each(
@@ -425,6 +442,8 @@ def written_up(
     packets, frames = joined[0]
     counters = observed.link["counters"]
     figures = prove(met.pair, observed.link_log, counters.get("t0_ns"), counters.get("changes"))
+    if met.head_start_ns is not None:
+        figures.append(_bucket_figure(met.head_start_ns))
     frames_total = frame_count(len(met.pcm), facts)
     late = lateness_of(observed)
     verdict = _verdict(figures, observed, late)
@@ -470,6 +489,16 @@ def written_up(
     rate = facts.sample_rate_hz
     audio = {"media": (observed.media, rate), "played": (observed.played, rate)}
     return CellResult({**row, **streamed}, packets, frames, audio)
+
+
+def _bucket_figure(head_start_ns: int) -> ProofFigure:
+    """Not judged: the log was held against the buckets that the engine was given."""
+    note = (
+        "the recorded rate is a fluid queue; this engine has tbf's bucket in its place, so that a"
+        " packet may leave so much sooner after a pause"
+    )
+    ms = head_start_ns / NS_PER_MS
+    return ProofFigure("forward", "bucket", 0.0, ms, None, "ms", None, note)
 
 
 def _sweep(cell: Cell) -> str | None:

@@ -121,6 +121,7 @@ class Outcome(IntEnum):
     QUEUE = 2
     CORRUPTED = 3  # delivered with a flipped bit
     DUPLICATE = 4  # an extra copy made by the link, delivered
+    HELD = 5  # still inside when what is known of the link ended: no queue was full
 
 
 @dataclass(frozen=True)

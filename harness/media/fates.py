@@ -18,7 +18,8 @@ order:
 * on a stream transport: ``late``, for a stream loses nothing, it was still on its way at the end;
 * lost or dropped by a queue according to the link's log: ``lost``, ``queue``;
 * corrupted by the link (the UDP checksum had it dropped): ``undecodable``;
-* delivered by the link but not to anybody: ``late``, nobody waited any longer;
+* delivered by the link but not to anybody, or still inside it at the end: ``late``, nobody waited
+  any longer;
 * not in the link's log, or no log: ``lost``.
 
 Datagrams are known by their content, which has a number in every wire format: sender and link each
@@ -56,18 +57,26 @@ _BY_VERDICT[
     [Verdict.USED, Verdict.LATE, Verdict.UNDECODABLE, Verdict.INCOMPLETE, Verdict.SPARE]
 ] = [Fate.PLAYED, Fate.LATE, Fate.UNDECODABLE, Fate.INCOMPLETE, Fate.SPARE]
 _BY_OUTCOME = np.zeros(len(Outcome), np.int64)
-_BY_OUTCOME[[Outcome.DELIVERED, Outcome.LOST, Outcome.QUEUE, Outcome.CORRUPTED]] = (
-    [Fate.LATE, Fate.LOST, Fate.QUEUE, Fate.UNDECODABLE]
-)  # fmt: skip
+_BY_OUTCOME[[Outcome.DELIVERED, Outcome.LOST, Outcome.QUEUE, Outcome.CORRUPTED, Outcome.HELD]] = [
+    Fate.LATE,
+    Fate.LOST,
+    Fate.QUEUE,
+    Fate.UNDECODABLE,
+    Fate.LATE,
+]
 _FATES = np.array([fate.name.lower() for fate in Fate])
 _KINDS = np.array([kind.name.lower() for kind in Kind])
 _PURPOSES = np.array([purpose.name.lower() for purpose in Purpose])
 _NONE = -1
 _WORST_FIRST = np.array(
-    [Outcome.QUEUE, Outcome.LOST, Outcome.CORRUPTED, _NONE, Outcome.DELIVERED], np.int64
+    [
+        *(Outcome.QUEUE, Outcome.LOST, Outcome.CORRUPTED),
+        *(_NONE, Outcome.HELD, Outcome.DELIVERED),
+    ],
+    np.int64,
 )
 _UNKNOWN = 3
-_RANK = np.zeros_like(_WORST_FIRST)
+_RANK = np.zeros(len(Outcome) + 1, np.int64)
 _RANK[_WORST_FIRST] = np.arange(len(_WORST_FIRST))
 
 

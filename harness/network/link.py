@@ -84,8 +84,13 @@ class Reorder:
 class Rate:
     """Token bucket (tc-tbf(8)): ``rate_bps`` on the wire (Ethernet header included, no FCS).
 
-    Exactly one of ``latency_ns`` (longest wait in the queue) and ``limit_bytes`` is set:
-    limit = rate * latency / 8 + burst.
+    Without a bucket (``burst_bytes`` 0) it is a fluid queue: nothing is saved while it is idle, and
+    a packet leaves with its last bit, size * 8 / rate after it began to be served.
+
+    Exactly one of ``latency_ns`` and ``limit_bytes`` is set. The latency is the longest wait in the
+    queue: it holds rate * latency / 8 bytes, the packet that waits among them. (tc's own parameter
+    of that name adds the burst, so that a queue waits for as much longer as the bucket is worth
+    once it is empty: ``tc_core``, limit = rate * latency + burst.)
     """
 
     rate_bps: int
@@ -97,7 +102,16 @@ class Rate:
         if self.limit_bytes is not None:
             return self.limit_bytes
         assert self.latency_ns is not None
-        return self.rate_bps * self.latency_ns // 8_000_000_000 + self.burst_bytes
+        return self.rate_bps * self.latency_ns // (8 * NS_PER_S)
+
+    @property
+    def is_fluid(self) -> bool:
+        return self.burst_bytes == 0
+
+
+def default_burst_bytes(rate_bps: int) -> int:
+    """One full frame with some room, or what passes in one tick of a 250 Hz kernel (tc-tbf(8))."""
+    return max(1600, rate_bps // 8 // 250)
 
 
 @dataclass(frozen=True)

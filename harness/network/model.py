@@ -12,7 +12,7 @@ give the same statistics:
   queue in order of their due time: jitter reorders;
 * a reordered packet (every ``gap``-th, with probability ``p``) skips the delay queue;
 * more than ``limit_packets`` in the delay queue, or a rate queue that cannot take the packet's
-  bytes, drops the newcomer.
+  bytes, drops the newcomer; one that a queue takes and never lets out again ends as held.
 
 Where the kernel draws everything from one generator, each effect here has its own stream, stepped
 per packet: until a queue overflows, the n-th packet meets the same fate whatever its size and time,
@@ -68,20 +68,28 @@ class Ended(NamedTuple, Generic[P]):
 
 
 class Queue(Protocol):
-    """A FIFO before a bottleneck."""
+    """A FIFO before a bottleneck. Packets enter in order of time."""
 
-    def enter(self, size_bytes: int, now_ns: int) -> int | None:
-        """When the packet leaves, or None if the queue drops it (or it would never leave).
-        Packets enter in order of time."""
+    def is_full(self, size_bytes: int, now_ns: int) -> bool:
+        """Whether it drops such a packet."""
         ...
 
+    def take(self, size_bytes: int, now_ns: int) -> int | None:
+        """When a packet leaves for which it is not full; None if it never does."""
+        ...
 
-class TokenBucket:
+    def enter(self, size_bytes: int, now_ns: int) -> int | None:
+        """When the packet leaves, or None if it is dropped or never leaves."""
+        return None if self.is_full(size_bytes, now_ns) else self.take(size_bytes, now_ns)
+
+
+class TokenBucket(Queue):
     """tc-tbf(8) with a byte-limited FIFO, whose rate may change; exact to the nanosecond.
 
     ``changes`` are (instant, rate from then on) in order, a rate of None being no limit at all.
     Tokens are counted in bit-nanoseconds per second: at R bit/s, t ns are worth R * t of them. The
-    bucket never holds more than those of ``burst_bytes``.
+    bucket never holds more than those of ``burst_bytes``; without one, see :class:`Rate`, a packet
+    pays as it is served.
     """
 
     def __init__(self, rate: Rate | None, changes: Sequence[tuple[int, Rate | None]] = ()) -> None:
@@ -94,53 +102,55 @@ class TokenBucket:
         self._capacity = _capacity(rate)
         self._tokens = self._capacity
 
-    def enter(self, size_bytes: int, now_ns: int) -> int | None:
-        """A packet larger than the bucket can never pass, and is dropped; likewise one that
-        the last rate, 0, holds for ever."""
+    def is_full(self, size_bytes: int, now_ns: int) -> bool:
+        """A packet larger than the bucket can never pass, and is dropped."""
         while self._queue and self._queue[0][0] <= now_ns:
             self._backlog_bytes -= self._queue.popleft()[1]
-        limits = self._limits_at(now_ns)
-        if limits is not None and (
-            self._backlog_bytes + size_bytes > limits[0] or size_bytes > limits[1]
-        ):
-            return None
+        rate = self._rates[bisect_right(self._ends_ns, now_ns) if self._ends_ns else 0]
+        return rate is not None and (
+            self._backlog_bytes + size_bytes > rate.queue_limit_bytes()
+            or 0 < rate.burst_bytes < size_bytes
+        )
+
+    def take(self, size_bytes: int, now_ns: int) -> int | None:
+        """One that the last rate, 0, holds for ever stays in the queue."""
         before = self._at, self._updated_ns, self._tokens, self._capacity
         leave_ns = self._served(size_bytes * 8 * NS_PER_S, max(now_ns, self._updated_ns))
         if leave_ns is None:
             self._at, self._updated_ns, self._tokens, self._capacity = before
+            self._backlog_bytes += size_bytes
             return None
         if leave_ns > now_ns:
             self._queue.append((leave_ns, size_bytes))
             self._backlog_bytes += size_bytes
         return leave_ns
 
-    def _limits_at(self, now_ns: int) -> tuple[int, int] | None:
-        """(bytes that the queue holds, largest packet) at an instant; None for no limit."""
-        rate = self._rates[bisect_right(self._ends_ns, now_ns) if self._ends_ns else 0]
-        return None if rate is None else (rate.queue_limit_bytes(), rate.burst_bytes)
-
     def _served(self, cost: int, start_ns: int) -> int | None:
-        """The instant at which ``cost`` is there, for a packet at the head from ``start_ns``.
+        """The instant at which ``cost`` is paid, for a packet at the head from ``start_ns``; what
+        it has paid stays paid when the rate changes.
 
         At a rate of 0 nothing passes, saved tokens or not.
         """
         while self._at < len(self._ends_ns) and self._ends_ns[self._at] <= start_ns:
             self._earn_until(self._ends_ns[self._at])
             self._next_rate()
-        self._earn_until(start_ns)
+        if start_ns > self._updated_ns:
+            self._earn_until(start_ns)
         while (rate := self._rates[self._at]) is not None and (
             self._tokens < cost or rate.rate_bps == 0
         ):
+            paid = min(self._tokens, cost)
+            cost, self._tokens = cost - paid, self._tokens - paid
             last = self._at == len(self._ends_ns)
             if rate.rate_bps:
-                leave_ns = self._updated_ns - (self._tokens - cost) // rate.rate_bps
+                leave_ns = self._updated_ns - -cost // rate.rate_bps
                 if last or leave_ns <= self._ends_ns[self._at]:
-                    self._tokens += (leave_ns - self._updated_ns) * rate.rate_bps
+                    self._tokens = (leave_ns - self._updated_ns) * rate.rate_bps
                     self._updated_ns = leave_ns
                     break
             elif last:
                 return None
-            self._tokens += (self._ends_ns[self._at] - self._updated_ns) * rate.rate_bps
+            cost -= (self._ends_ns[self._at] - self._updated_ns) * rate.rate_bps
             self._updated_ns = self._ends_ns[self._at]
             self._next_rate()
         if rate is not None:
@@ -166,7 +176,7 @@ def _capacity(rate: Rate | None) -> int:
     return 0 if rate is None else rate.burst_bytes * 8 * NS_PER_S
 
 
-class DeliveryQueue:
+class DeliveryQueue(Queue):
     """Packets leave at given instants only, up to ``bytes_each`` bytes at each of them.
 
     Bytes are those of the IP packet, as a tunnel interface counts them. A packet leaves with its
@@ -181,13 +191,15 @@ class DeliveryQueue:
         self._queue: deque[tuple[int, int]] = deque()
         self._backlog_bytes = 0
 
-    def enter(self, size_bytes: int, now_ns: int) -> int | None:
-        """None also after the last delivery."""
-        size_bytes -= ETHERNET_BYTES
+    def is_full(self, size_bytes: int, now_ns: int) -> bool:
         while self._queue and self._queue[0][0] <= now_ns:
             self._backlog_bytes -= self._queue.popleft()[1]
-        if self._backlog_bytes + size_bytes > self._deliveries.limit_bytes:
-            return None
+        return self._backlog_bytes + size_bytes - ETHERNET_BYTES > self._deliveries.limit_bytes
+
+    def take(self, size_bytes: int, now_ns: int) -> int | None:
+        """One that no delivery is left for stays in the queue, and all behind it."""
+        size_bytes -= ETHERNET_BYTES
+        self._backlog_bytes += size_bytes
         instants = self._deliveries.at_ns
         at, left = self._at, self._left_bytes
         if (next_at := bisect_left(instants, now_ns - self._start_ns, lo=at)) > at:
@@ -196,12 +208,11 @@ class DeliveryQueue:
         while wanted > left:
             wanted -= left
             at, left = at + 1, self._deliveries.bytes_each
+        self._at, self._left_bytes = at, left - wanted
         if at >= len(instants):
             return None
-        self._at, self._left_bytes = at, left - wanted
         leave_ns = self._start_ns + instants[at]
         self._queue.append((leave_ns, size_bytes))
-        self._backlog_bytes += size_bytes
         return leave_ns
 
 
@@ -339,11 +350,16 @@ class LinkModel(Generic[P]):
                 self._leaving.append(ended)
                 continue
             packet, in_ns, _, size_bytes, outcome, flip_bit = ended
-            leave_ns = self._bucket.enter(size_bytes, due_ns)
-            if leave_ns is not None:
-                self._leaving.append(Ended(packet, in_ns, leave_ns, size_bytes, outcome, flip_bit))
-            elif outcome is not _DUPLICATE:
-                self._drop(packet, size_bytes, in_ns, Outcome.QUEUE)
+            ended_as = Outcome.QUEUE
+            if not self._bucket.is_full(size_bytes, due_ns):
+                ended_as = Outcome.HELD
+                leave_ns = self._bucket.take(size_bytes, due_ns)
+                if leave_ns is not None:
+                    out = Ended(packet, in_ns, leave_ns, size_bytes, outcome, flip_bit)
+                    self._leaving.append(out)
+                    continue
+            if outcome is not _DUPLICATE:
+                self._drop(packet, size_bytes, in_ns, ended_as)
 
     def _drop(self, packet: P, size_bytes: int, in_ns: int, outcome: Outcome) -> None:
         self._dropped.append(Ended(packet, in_ns, -1, size_bytes, outcome, None))

@@ -25,6 +25,8 @@ what is asked is made good or refused:
   goes off or a packet comes: where a rate rises, the engine sends an empty frame through the qdisc.
 * tbf has no rate of 0. An outage is 1 byte/s with an overhead of 65535 bytes a packet: nothing
   passes for hours, but for the one packet that the full bucket lets through at its beginning.
+* tbf has no fluid queue, as a recorded rate is: ``buckets.py`` gives it the smallest buckets, or
+  refuses.
 * tbf stays from the beginning to the end where any part has a rate; without one it is 10 Gbit/s.
 """
 
@@ -203,6 +205,8 @@ def _check(part: Link) -> None:
             "netem has no delivery opportunities, and with rate steps in their place most waits"
             " would be gone (a bucket lets packets through at once); use the relay"
         )
+    if isinstance(part.rate, Rate) and part.rate.is_fluid:
+        raise Unsupported("netem's tbf needs a bucket (network/buckets.py); use the relay")
     if part.jitter_ns > _LARGEST_JITTER_NS:
         raise Unsupported("netem takes no jitter above 2.147 s; use the relay")
     if part.reorder is not None and part.rate is not None:

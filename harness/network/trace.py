@@ -53,7 +53,7 @@ TAIL_NS = 10 * NS_PER_S
 """How much longer than the audio a trace is: what was sent last is still on its way."""
 _FINEST_NS, _COARSEST_NS = 5 * NS_PER_MS, 20 * NS_PER_MS
 _STEPS_PER_COHERENCE = 10
-_MIN_BURST_BYTES = 1600
+_FULL_FRAME_BYTES = 1500 + 14
 
 
 @dataclass(frozen=True)
@@ -343,15 +343,15 @@ def _joined_spells(
 
 
 def _rate(recording: Recording, replay: Replay, n: int) -> Rate:
-    """The queue before a recorded rate has a fixed size: its longest wait at the usual rate."""
+    """A recorded rate is a fluid queue: a bucket of one full frame would be worth a second of a dip
+    to 12 kbit/s, which then nobody met. The queue before it has a fixed size: its longest wait at
+    the usual rate, and room for one full frame."""
     assert recording.rate_bps is not None
-    rate_bps = recording.rate_bps[n]
-    burst_bytes = max(_MIN_BURST_BYTES, rate_bps // 8 // 250)
     limit_bytes = replay.queue_bytes
     if limit_bytes is None:
         assert replay.queue_ns is not None
-        limit_bytes = int(_usual_bps(recording) * replay.queue_ns / 8 / NS_PER_S) + burst_bytes
-    return Rate(rate_bps, burst_bytes, limit_bytes=limit_bytes)
+        limit_bytes = int(_usual_bps(recording) * replay.queue_ns / 8 / NS_PER_S)
+    return Rate(recording.rate_bps[n], 0, limit_bytes=max(limit_bytes, _FULL_FRAME_BYTES))
 
 
 @lru_cache(maxsize=64)

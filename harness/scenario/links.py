@@ -37,6 +37,7 @@ from harness.network.link import (
     MediaTimeLoss,
     Rate,
     Reorder,
+    default_burst_bytes,
 )
 from harness.scenario.document import Loc, show
 from harness.scenario.mistakes import Written, mistake, not_among, refuse
@@ -61,7 +62,7 @@ from harness.scenario.schedule import (
     compiled,
     steps,
 )
-from harness.units import format_duration, format_size
+from harness.units import NS_PER_MS, NS_PER_S, format_bitrate, format_duration, format_size
 
 PRESETS_FILE = Path(__file__).with_name("presets.yaml")
 MAX_TRACE_BYTES = 10_000_000
@@ -217,7 +218,10 @@ class WrittenRate(Written):
         default_factory=lambda given: default_burst_bytes(given["rate"]),
         description="depth of the bucket; default: the larger of 1600B and rate x 4 ms",
     )
-    latency: Delay | None = Field(default=None, description="longest wait in the queue")
+    latency: Delay | None = Field(
+        default=None,
+        description="longest wait in the queue; at least what one full frame takes at this rate",
+    )
     limit: QueueSize | None = Field(default=None, description="or: bytes that the queue holds")
 
     @model_validator(mode="after")
@@ -228,11 +232,6 @@ class WrittenRate(Written):
 
     def resolve(self) -> Rate:
         return Rate(self.rate, self.burst, self.latency, self.limit)
-
-
-def default_burst_bytes(rate_bps: int) -> int:
-    """One full frame with some room, or what passes in one tick of a 250 Hz kernel (tc-tbf(8))."""
-    return max(1600, rate_bps // 8 // 250)
 
 
 _PARTS = (WrittenMediaTime, WrittenGilbertElliott, WrittenTrace, WrittenReorder, WrittenRate)
@@ -414,6 +413,15 @@ def contradictions(link: Link) -> Iterator[tuple[Loc, str]]:
                     f"expected at least {FULL_FRAME_BYTES}B (one full frame), "
                     f"got {format_size(size)}",
                 )
+        latency_ns = link.rate.latency_ns
+        least_ns = FULL_FRAME_BYTES * 8 * NS_PER_S // max(link.rate.rate_bps, 1)
+        if latency_ns is not None and latency_ns < least_ns:
+            least = format_duration(-(-least_ns // NS_PER_MS) * NS_PER_MS)
+            yield (
+                ("rate", "latency"),
+                f"expected at least {least} (one full frame of {FULL_FRAME_BYTES}B takes so long at"
+                f" {format_bitrate(link.rate.rate_bps)}/s), got {format_duration(latency_ns)}",
+            )
     if link.replay:
         recording = link.replay.recording
         own = {

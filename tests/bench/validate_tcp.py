@@ -115,10 +115,7 @@ def _outages(rtt_ms: int, length_ms: int) -> LinkPair:
 
 def _dips(rtt_ms: int, rate_bps: int, low_bps: int, length_ms: int) -> LinkPair:
     """A rate that falls for so long, every 7 s."""
-    wide, narrow = (
-        Link(rtt_ms * MS // 2, rate=Rate(bps, 1600, latency_ns=300 * MS))
-        for bps in (rate_bps, low_bps)
-    )
+    wide, narrow = (Link(rtt_ms * MS // 2, rate=_bucket(bps)) for bps in (rate_bps, low_bps))
     changes = []
     for at_ns in range(5 * NS_PER_S + 7 * MS, 600 * NS_PER_S, 7 * NS_PER_S + 3 * MS):
         changes += [Change(at_ns, narrow), Change(at_ns + length_ms * MS, wide)]
@@ -140,7 +137,12 @@ def _deliveries(rtt_ms: int, rate_bps: int) -> LinkPair:
 
 
 def _rate(rtt_ms: int, rate_bps: int) -> LinkPair:
-    return _links(rtt_ms, rate=Rate(rate_bps, 1600, latency_ns=300 * MS))
+    return _links(rtt_ms, rate=_bucket(rate_bps))
+
+
+def _bucket(rate_bps: int) -> Rate:
+    """What ``tc`` makes of ``latency 300ms``: its queue is longer by the burst."""
+    return Rate(rate_bps, 1600, limit_bytes=rate_bps * 300 // 8000 + 1600)
 
 
 CASES = [

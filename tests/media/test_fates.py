@@ -48,7 +48,7 @@ def link_log(sent: Sent, outcomes: dict[int, Outcome], noise: bool = False) -> C
     rows = []
     for i, (send_ns, packet) in enumerate(sent.packets):
         outcome = outcomes.get(i, Outcome.DELIVERED)
-        out_ns = -1 if outcome in (Outcome.LOST, Outcome.QUEUE) else send_ns
+        out_ns = -1 if outcome in (Outcome.LOST, Outcome.QUEUE, Outcome.HELD) else send_ns
         identity = datagram_identity(packet)
         if noise:  # ARP, the reverse direction, and a duplicate
             rows.append((0, send_ns, send_ns, 42, Outcome.LOST, 0, 0))
@@ -97,23 +97,25 @@ def test_each_cause_has_its_fate() -> None:
     outcomes = {
         4: Outcome.LOST,
         8: Outcome.QUEUE,
+        10: Outcome.HELD,
         12: Outcome.CORRUPTED,
         16: Outcome.DELIVERED,
     }
     # 20 comes late; 24 after 25.
     delays: dict[int, int | None] = {**dict.fromkeys(outcomes), 20: 200 * MS, 24: 30 * MS}
     came = arrivals(SENT, lambda i: delays.get(i, 0))
-    expected = {4: "lost", 8: "queue", 12: "undecodable", 16: "late", 20: "late", 24: "reordered"}
+    expected = {4: "lost", 8: "queue", 10: "late", 12: "undecodable", 16: "late", 20: "late"}
+    expected[24] = "reordered"
     for noise in (False, True):
         packets, _ = joined(SENT, came, link_log(SENT, outcomes, noise))
         assert {i: f for i, f in enumerate(packets["fate"]) if f != "played"} == expected
-    assert packets["transit_ns"].mask.sum() == 4
+    assert packets["transit_ns"].mask.sum() == 5
     assert packets["copies"][[4, 20, 24]].tolist() == [0, 1, 1]
 
     without_log, _ = joined(SENT, came)
-    assert [without_log["fate"][i] for i in outcomes] == ["lost"] * 4
+    assert [without_log["fate"][i] for i in outcomes] == ["lost"] * 5
     stream, _ = joined(SENT, came, link_log(SENT, outcomes), reliable=True)
-    assert [stream["fate"][i] for i in outcomes] == ["late"] * 4
+    assert [stream["fate"][i] for i in outcomes] == ["late"] * 5
 
 
 @pytest.mark.parametrize("missing", [0, 3, 12])

@@ -230,14 +230,21 @@ def test_a_token_bucket_at_exact_times() -> None:
     assert bucket.enter(251, 9000 * MS) is None
 
 
-def test_the_queue_holds_no_longer_than_its_latency() -> None:
-    rate = Rate(500_000, burst_bytes=1500, latency_ns=50 * MS)
-    out, dropped = run(Link(rate=rate), every(MS, 3000), size_bytes=200)
+@pytest.mark.parametrize("size_bytes", [60, 214, 1514])
+@pytest.mark.parametrize(("kbps", "latency_ms"), [(64, 190), (64, 500), (500, 50), (5000, 30)])
+def test_no_packet_waits_longer_than_the_latency(
+    kbps: int, latency_ms: int, size_bytes: int
+) -> None:
+    rate = Rate(kbps * 1000, burst_bytes=1600, latency_ns=latency_ms * MS)
+    gap_ns = size_bytes * 8 * 10**6 // kbps // 3  # three times what passes
+    out, dropped = run(Link(rate=rate), every(gap_ns, 3000), size_bytes=size_bytes)
     waits = [e.out_ns - e.in_ns for e in out]
-    assert max(waits) <= 50 * MS + 200 * 8 * 2000 + 1500 * 8 * 2000
+    assert max(waits) <= latency_ms * MS
+    assert max(waits) >= latency_ms * MS - 2 * size_bytes * 8 * 10**6 // kbps
     assert {e.outcome for e in dropped} == {Outcome.QUEUE}
-    sent_bits = sum(e.size_bytes for e in out) * 8
-    assert sent_bits / (out[-1].out_ns / 1e9) == pytest.approx(500_000, rel=0.01)
+    sent_bits = sum(e.size_bytes for e in out[100:]) * 8
+    took_ns = out[-1].out_ns - out[99].out_ns
+    assert sent_bits / (took_ns / 1e9) == pytest.approx(kbps * 1000, rel=0.01)
 
 
 def test_jittered_packets_enter_the_rate_queue_in_order_of_leaving_the_delay() -> None:
@@ -280,10 +287,19 @@ def test_packets_in_the_queue_follow_a_rate_that_changes(
     assert not dropped
 
 
-def test_a_rate_that_stays_0_drops_what_waits_for_it() -> None:
-    out, dropped = run(changing(rate(80), (15, rate(0))), [0] * 5)
+def test_what_a_rate_of_0_keeps_for_ever_is_held_and_only_a_full_queue_drops() -> None:
+    out, dropped = run(changing(rate(80, limit_bytes=300), (15, rate(0, 300))), [0] * 6)
     assert [ended.out_ns / MS for ended in out] == [0, 10]
-    assert {ended.outcome for ended in dropped} == {Outcome.QUEUE}
+    ends = [ended.outcome for ended in sorted(dropped, key=lambda ended: ended.packet)]
+    assert ends == [Outcome.HELD] * 2 + [Outcome.QUEUE] * 2
+
+
+def test_what_no_delivery_is_left_for_is_held() -> None:
+    deliveries = Deliveries((0, 10 * MS), limit_bytes=4500)
+    out, dropped = run(Link(rate=deliveries), [0] * 6, size_bytes=1514)
+    assert [ended.out_ns / MS for ended in out] == [0, 10]
+    ends = [ended.outcome for ended in sorted(dropped, key=lambda ended: ended.packet)]
+    assert ends == [Outcome.HELD] * 2 + [Outcome.QUEUE] * 2
 
 
 def test_a_bucket_that_idles_through_changes_holds_no_more_than_its_burst() -> None:
@@ -380,3 +396,32 @@ def test_a_changing_rate_never_serves_more_than_it_has(
     for leave, size in out:
         sent += size * 8
         assert sent <= 1500 * 8 + worth(leave) + 1
+
+
+# --- a fluid queue --------------------------------------------------------------------------------
+
+
+def fluid(kbps: int, limit_bytes: int = 10_000) -> Rate:
+    return Rate(kbps * 1000, burst_bytes=0, limit_bytes=limit_bytes)
+
+
+def test_a_packet_leaves_a_fluid_queue_with_its_last_bit() -> None:
+    out, _ = run(Link(rate=fluid(80)), [0, 0, 100 * MS, 105 * MS])
+    assert [ended.out_ns / MS for ended in out] == [10, 20, 110, 120]
+
+
+def test_what_is_paid_stays_paid_when_a_fluid_rate_changes() -> None:
+    link = changing(fluid(80), (5, fluid(8)), (25, fluid(0)), (125, fluid(800)))
+    out, _ = run(link, [0])
+    assert [ended.out_ns / MS for ended in out] == [125.3]  # 50 B, 20 B, then 30 B
+
+
+def test_a_dip_is_felt_however_long_the_link_was_idle() -> None:
+    """Voice at 24 kbit/s over a second at 12 kbit/s: the queue grows through all of it."""
+    link = changing(fluid(1000), (5000, fluid(12)), (6000, fluid(1000)))
+    out, _ = run(link, every(20 * MS, 400), size_bytes=60)
+    waits_ms = {ended.in_ns // MS: (ended.out_ns - ended.in_ns) / MS for ended in out}
+    assert waits_ms[4900] < 1
+    assert waits_ms[5480] == pytest.approx(500, abs=30)
+    assert waits_ms[5980] < 40
+    assert waits_ms[6500] < 1

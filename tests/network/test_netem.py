@@ -55,6 +55,17 @@ LINKS = {
 PROBABILITY = st.floats(0, 1)
 
 
+def test_tbf_is_given_a_queue_of_its_latency_and_no_more() -> None:
+    """What is read back: at 64 kbit/s, 190 ms are 1520 bytes, whatever the burst."""
+    for burst_bytes in (1600, 20_000):
+        link = Link(rate=Rate(64_000, burst_bytes, latency_ns=190 * MS))
+        assert netem.facts_asked(link, 1)["tbf"] == {
+            "rate_bps": 64_000,
+            "burst_bytes": burst_bytes,
+            "limit_bytes": 1520,
+        }
+
+
 @pytest.mark.parametrize("name", LINKS)
 def test_what_is_encoded_decodes_to_what_was_asked(name: str) -> None:
     """The wire format of our own messages, without a kernel."""

@@ -93,6 +93,9 @@ def test_the_rate_is_kept_and_the_queue_is_bounded(wire: Wire) -> None:
     delivered = log["outcome"] == Outcome.DELIVERED
     assert set(log["outcome"][~delivered]) == {Outcome.QUEUE}
     assert len(wire.received()) == delivered.sum() >= 25
+    waits_ms = (log["out_ns"] - log["in_ns"])[delivered] / 10**6
+    assert np.median(waits_ms) <= 50
+    assert np.sort(waits_ms)[-3] <= 50 + 5  # what an engine on a busy machine adds
     out = np.sort(log["out_ns"][delivered])[6:]  # past the burst
     bps = (len(out) - 1) * 242 * 8 / ((out[-1] - out[0]) / 1e9)
     assert bps == pytest.approx(1_000_000, rel=0.15)

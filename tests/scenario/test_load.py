@@ -245,16 +245,21 @@ class TestNetworks:
                 '.forward.rate: expected one of "latency" and "limit"',
             ),
             (
-                "{name: n, forward: {rate: {rate: 1mbit, latency: 1ms, limit: 10kB}}}",
+                "{name: n, forward: {rate: {rate: 1mbit, latency: 20ms, limit: 10kB}}}",
                 '.forward.rate: expected one of "latency" and "limit"',
             ),
             (
-                "{name: n, forward: {rate: {rate: 1mbit, latency: 1ms, burst: 1kB}}}",
+                "{name: n, forward: {rate: {rate: 1mbit, latency: 20ms, burst: 1kB}}}",
                 ".forward.rate.burst: expected at least 1514B (one full frame), got 1kB",
             ),
             (
                 "{name: n, both: {rate: {rate: 1mbit, limit: 1kB}}}",
                 ".both.rate.limit: expected at least 1514B (one full frame), got 1kB",
+            ),
+            (
+                "{name: n, forward: {rate: {rate: 64kbit, latency: 50ms}}}",
+                ".forward.rate.latency: expected at least 190ms (one full frame of 1514B takes so"
+                " long at 64kbit/s), got 50ms",
             ),
             (
                 "{name: n, forward: {rate: {rate: 1bit, latency: 1ms}}}",

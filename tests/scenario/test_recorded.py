@@ -124,7 +124,7 @@ class TestForms:
         trace = "trace: {format: csv, file: losses.csv}"
         link = pair(f"forward: {{delay: 9ms, duplicate: 1%, {trace}}}", folder).forward
         assert (link.delay_ns, link.duplicate) == (9 * MS, 0.01)
-        with_rate = f"forward: {{rate: {{rate: 1mbit, latency: 9ms}}, {trace}}}"
+        with_rate = f"forward: {{rate: {{rate: 1mbit, latency: 13ms}}, {trace}}}"
         assert pair(with_rate, folder).forward.rate is not None
 
     def test_the_way_back_is_not_recorded(self, folder: Path) -> None:

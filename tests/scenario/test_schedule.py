@@ -105,7 +105,7 @@ class TestRamps:
         assert len(link.changes) == steps + 1
 
     def test_every_key_that_has_a_line(self) -> None:
-        rate = "rate: {rate: %s, latency: 50ms}"
+        rate = "rate: {rate: %s, latency: 150ms}"
         link = forward(
             f"delay: 10ms, jitter: 2ms, {rate % '100kbit'}",
             f"{{at: 1s, over: 2s, delay: 30ms, jitter: 4ms, loss: 20%, {rate % '300kbit'}}}",
@@ -116,10 +116,10 @@ class TestRamps:
                 20 * MS + 500_000,
                 3 * MS + 50_000,
                 loss=Bernoulli(pytest.approx(0.105)),  # type: ignore[arg-type]
-                rate=Rate(205_000, 1600, latency_ns=50 * MS),
+                rate=Rate(205_000, 1600, latency_ns=150 * MS),
             ),
         )
-        assert link.changes[-1].link.rate == Rate(300_000, 1600, latency_ns=50 * MS)
+        assert link.changes[-1].link.rate == Rate(300_000, 1600, latency_ns=150 * MS)
 
     def test_it_starts_with_what_held_before_it(self) -> None:
         link = forward(
@@ -195,7 +195,7 @@ class TestOverlay:
             "[1]: expected a delay beside reorder",
         ),
         (
-            "[{at: 1s, rate: {rate: 1mbit, latency: 1ms, burst: 1kB}}]",
+            "[{at: 1s, rate: {rate: 1mbit, latency: 20ms, burst: 1kB}}]",
             "[0].rate.burst: expected at least 1514B (one full frame), got 1kB",
         ),
         ("[{at: 1s, schedule: []}]", "[0].schedule: expected a known key (delay, jitter"),

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from harness.errors import Blame
-from harness.network.link import Deliveries, LinkPair
+from harness.network.link import Deliveries, Link, LinkPair, Rate
 from harness.network.proof import changing, static
 from harness.network.proof.changing import GUARD_NS
 from harness.network.proof.sample import Sample
@@ -49,6 +49,10 @@ class ProofFigure:
         return "asked" if self.unit in _UNITS_OF_CHANCE else "machine"
 
 
+def _is_fluid(link: Link) -> bool:
+    return isinstance(link.rate, Rate) and link.rate.is_fluid
+
+
 def prove(
     pair: LinkPair,
     log: Columns,
@@ -68,7 +72,7 @@ def prove(
         link = pair.reverse if number else pair.forward
         sample = Sample(log, number)
         if sample.packets:
-            if link.changes or isinstance(link.rate, Deliveries):
+            if link.changes or isinstance(link.rate, Deliveries) or _is_fluid(link):
                 made = (changes or {}).get(direction)
                 found = changing.figures(link, sample, t0_ns or 0, made)
             else:
