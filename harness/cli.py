@@ -34,8 +34,9 @@ if TYPE_CHECKING:
 out = Console(highlight=False)
 err = Console(stderr=True, highlight=False)
 
-EPILOG = """exit codes: 0 all well; 1 some cells failed or were invalid; 2 bad input; 3 this machine
-cannot; 130 interrupted (finished cells are kept: harness run FILE --resume DIR)"""
+EPILOG = """exit codes: 0 all well; 1 some cells failed, are invalid or missing, or none could run;
+2 bad input; 3 this machine cannot; 130 interrupted (finished cells are kept: harness run FILE
+--resume DIR)"""
 
 
 class Screen:
@@ -82,7 +83,8 @@ class Screen:
 def main(argv: Sequence[str] | None = None) -> int:
     """Entry point; returns the exit code."""
     arguments = _parser().parse_args(argv)
-    signal.signal(signal.SIGTERM, signal.getsignal(signal.SIGINT))
+    # Not what SIGINT has: a shell has its background jobs ignore that one.
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
     command: Callable[[argparse.Namespace], int] = arguments.command
     try:
         return command(arguments)
@@ -128,6 +130,11 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--link", choices=["auto", "netem", "relay", "model"], default="auto")
     sub.add_argument("--out", type=Path, default=Path("results"), help="default: results/")
     sub.add_argument("--resume", type=Path, metavar="DIR", help="go on with a run that was cut off")
+    sub.add_argument(
+        "--other-host",
+        action="store_true",
+        help="go on with a run that began on another machine (its figures are then of both)",
+    )
     sub.add_argument(
         "--only",
         metavar="PATTERN",
@@ -334,6 +341,7 @@ def _run(arguments: argparse.Namespace) -> int:
         lab=arguments.lab,
         link=arguments.link,
         resume=arguments.resume,
+        other_host=arguments.other_host,
         only=arguments.only,
         jobs=arguments.jobs,
     )
@@ -351,8 +359,11 @@ def _run(arguments: argparse.Namespace) -> int:
         return EXIT_INTERRUPTED
     if outcome.report is not None:
         out.print(f"report: {escape(str(outcome.report))}", soft_wrap=True)
-    bad = outcome.statuses.get("failed", 0) + outcome.statuses.get("invalid", 0)
-    return EXIT_CELLS if bad else EXIT_OK
+    if outcome.unsupported is not None:
+        err.print(
+            f"no cell could be run: {escape(outcome.unsupported)}", style="yellow", soft_wrap=True
+        )
+    return EXIT_OK if outcome.all_well else EXIT_CELLS
 
 
 def _codecs(arguments: argparse.Namespace) -> int:

@@ -9,15 +9,17 @@ from __future__ import annotations
 import json
 import os
 import time
+from collections import Counter
 from collections.abc import Callable, Collection, Mapping, Sequence
-from concurrent.futures import FIRST_COMPLETED, ThreadPoolExecutor, as_completed, wait
+from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, as_completed, wait
 from contextlib import ExitStack
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from itertools import islice
 from pathlib import Path
 from typing import Any, Protocol
 
-from harness import assets, codecs, scenario
+from harness import assets, codecs, resume, scenario
 from harness.cell import (
     CellResult,
     Leg,
@@ -33,6 +35,7 @@ from harness.errors import BadInput, HarnessError, MachineCannot, Unsupported
 from harness.labs.base import Lab, session
 from harness.labs.capacity import Capacity
 from harness.labs.choose import open_lab
+from harness.labs.leftovers import clean
 from harness.labs.pairs import PairPool
 from harness.labs.virtual import ENGINE, VirtualLab
 from harness.plan import Cell, Plan, plan
@@ -45,11 +48,13 @@ from harness.score.pool import Scorer, ScoreTask
 from harness.score.quality import Measure, measures
 from harness.sinks.task import Outcome as Decided
 from harness.sinks.task import read, run_sink
-from harness.store import RunStore
+from harness.store import RunStore, owned
 from harness.store.provenance import run_facts
 from harness.virtual_matrix import virtual_matrix
 
 ENGINES = ("auto", "netem", "relay")
+RETRIES = 2
+"""How often a cell is streamed again when the machine was the cause that it is not ok."""
 Weights = dict[str, Path | Unsupported]
 """By name: where they are, or why the cells and scores that need them cannot be."""
 
@@ -91,6 +96,8 @@ class Options:
     lab: str = "auto"
     link: str = "auto"
     resume: Path | None = None
+    other_host: bool = False
+    """Whether a run may be resumed on another host than it began on."""
     only: str | None = None
     jobs: int | None = None
     pilot: Pilot | None = None
@@ -106,12 +113,20 @@ class Observer(Protocol):
 
 @dataclass
 class Outcome:
-    """How a run ended."""
+    """How a run ended: the statuses of the cells that were planned, ``missing`` where one is not
+    written down."""
 
     directory: Path
     statuses: dict[str, int]
     interrupted: bool = False
     report: Path | None = None
+    unsupported: str | None = None
+    """Why, where no cell could be run."""
+
+    @property
+    def all_well(self) -> bool:
+        """Whether every cell is ok, or cannot be had here while others are."""
+        return "ok" in self.statuses and self.statuses.keys() <= {"ok", "unsupported"}
 
 
 def default_jobs() -> int:
@@ -125,71 +140,82 @@ def run(options: Options, observer: Observer) -> Outcome:
     wanted, corpus, asset_store = _inputs(options.scenario, observer.note)
     if options.pilot is not None:
         wanted = options.pilot.scenario(wanted)
-    cells = plan(wanted, corpus.items).select(options.only)
+    whole = plan(wanted, corpus.items)
+    cells = whole.select(options.only)
     if options.pilot is not None:
         cells = options.pilot.cells(cells)
     references = assets.prepare_all({cell.item for cell in cells.cells}, asset_store)
     _note_doubts(references, wanted, observer.note)
     weights = _weights(cells, measures(wanted.metrics), asset_store)
+    facts = run_facts()
 
-    store = _open_store(options, wanted)
-    row = store.run_row() | {
-        "scenario": wanted.name,
-        "scenario_yaml": options.scenario.read_text(encoding="utf-8"),
-        "config_sha256": config_sha256(wanted),
-        "baseline": wanted.baseline_name,
-        "rank_by": wanted.rank_by,
-        "added_controls": json.dumps(
-            {
-                "codec": wanted.pcm_control.name if wanted.pcm_control else None,
-                "network": wanted.clean_control.name if wanted.clean_control else None,
-            }
-        ),
-        "corpus_warning": corpus.warning,
-        "items": json.dumps({name: ref.provenance() for name, ref in references.items()}),
-        **run_facts(),
-    }
-    wanted_lab = _as_before("lab", options.lab, row)
-    wanted_link = _as_before("link", options.link, row)
-    outcome = Outcome(store.directory, {})
-    try:
-        with ExitStack() as stack:
-            mine = stack.enter_context(session(store.run_id))
-            lab, lab_why = open_lab(wanted_lab, mine, asset_store.cache, observer.note)
-            stack.callback(lab.close)
-            matrix: _Matrix | _VirtualMatrix
-            if isinstance(lab, VirtualLab):
-                matrix = _VirtualMatrix(
-                    options, wanted, store, mine.control_dir, references, weights, observer
-                )
-            else:
-                matrix = _Matrix(options, lab, store, references, weights, observer)
-                stack.callback(matrix.close)
-            engine, engine_why = matrix.choose_engine(wanted_link)
-            observer.note(f"lab {lab.name} ({lab_why}); link engine {engine} ({engine_why})")
-            row |= {
-                "lab": lab.name,
-                "lab_why": lab_why,
-                "link": engine,
-                "link_why": engine_why,
-                "engine": json.dumps(lab.facts()),
-                "jobs": matrix.jobs,
-            }
-            store.write_run(row)
-            row |= matrix.stream(cells, engine)
-        if isinstance(matrix, _Matrix):
-            _score(store, wanted, weights, observer)
-    except KeyboardInterrupt:
-        outcome.interrupted = True
-    row |= {
-        "finished_utc": None if outcome.interrupted else datetime.now(UTC).isoformat(),
-        "wall_s": time.monotonic() - began,
-    }
-    store.write_run(row)
-    store.compact()
-    outcome.report = write_report(store.directory)
-    for status in store.finished().values():
-        outcome.statuses[status] = outcome.statuses.get(status, 0) + 1
+    with ExitStack() as claim:
+        store = _claimed_store(options, wanted, claim, observer)
+        row = store.run_row()
+        if options.resume is not None:
+            resume.check_samples(row, corpus, references, options.resume)
+            resume.check_cells(store.finished(), whole, options.resume)
+            if not options.other_host:
+                resume.check_host(row, json.loads(facts["host"]), options.resume)
+        row |= {
+            "scenario": wanted.name,
+            "scenario_yaml": options.scenario.read_text(encoding="utf-8"),
+            "config_sha256": config_sha256(wanted),
+            "baseline": wanted.baseline_name,
+            "rank_by": wanted.rank_by,
+            "added_controls": json.dumps(
+                {
+                    "codec": wanted.pcm_control.name if wanted.pcm_control else None,
+                    "network": wanted.clean_control.name if wanted.clean_control else None,
+                }
+            ),
+            "corpus_warning": corpus.warning,
+            "corpus": json.dumps([item.id for item in corpus.items]),
+            "items": resume.merged_items(row, references.values()),
+        }
+        wanted_lab = resume.resumed_choice("lab", options.lab, row["lab"])
+        wanted_link = resume.resumed_choice("link", options.link, row["link"])
+        outcome = Outcome(store.directory, {})
+        try:
+            with ExitStack() as stack:
+                mine = stack.enter_context(session(store.run_id))
+                lab, lab_why = open_lab(wanted_lab, mine, asset_store.cache, observer.note)
+                stack.callback(lab.close)
+                matrix: _Matrix | _VirtualMatrix
+                if isinstance(lab, VirtualLab):
+                    matrix = _VirtualMatrix(
+                        options, wanted, store, mine.control_dir, references, weights, observer
+                    )
+                else:
+                    matrix = _Matrix(options, lab, store, references, weights, observer)
+                    stack.callback(matrix.close)
+                engine, engine_why = matrix.choose_engine(wanted_link)
+                observer.note(f"lab {lab.name} ({lab_why}); link engine {engine} ({engine_why})")
+                row |= {"lab": lab.name, "link": engine}
+                if row["lab_why"] is None:
+                    row |= {"lab_why": lab_why, "link_why": engine_why}
+                of_session = {"engine": json.dumps(lab.facts()), "jobs": matrix.jobs}
+                row = resume.with_session(row, facts | of_session)
+                store.write_run(row)
+                for column, value in matrix.stream(cells, engine).items():
+                    row[column] = (row[column] or 0) + value
+            if isinstance(matrix, _Matrix):
+                _score(store, wanted, weights, observer)
+        except KeyboardInterrupt:
+            outcome.interrupted = True
+        row |= {
+            "finished_utc": None if outcome.interrupted else datetime.now(UTC).isoformat(),
+            "wall_s": (row["wall_s"] or 0) + time.monotonic() - began,
+        }
+        store.write_run(row)
+        for note in store.repair_parts():
+            observer.note(note)
+        store.compact()
+        outcome.report = write_report(store.directory)
+        ended = store.finished()
+        outcome.statuses = dict(Counter(ended.get(cell.cell_id, "missing") for cell in cells.cells))
+        if outcome.statuses.keys() == {"unsupported"}:
+            outcome.unsupported = _commonest_reason(store, cells)
     return outcome
 
 
@@ -203,6 +229,17 @@ def check(path: Path, note: Callable[[str], None]) -> tuple[Scenario, Plan]:
     items = assets.listed(wanted.corpus, path.parent)
     _note_doubts(assets.prepare_all(assets.at_hand(items, store), store), wanted, note)
     return wanted, plan(wanted, items)
+
+
+def _commonest_reason(store: RunStore, cells: Plan) -> str:
+    """Of those for which cells are not ok."""
+    planned = [cell.cell_id for cell in cells.cells]
+    reasons = Counter(
+        reason
+        for batch in store.batches("cells", planned, ["reason"])
+        for reason in batch["reason"].to_pylist()
+    )
+    return str(reasons.most_common(1)[0][0])
 
 
 def planned(
@@ -258,28 +295,24 @@ def _weights(cells: Plan, wanted: Sequence[Measure], store: assets.AssetStore) -
     return found
 
 
-def _open_store(options: Options, wanted: Scenario) -> RunStore:
+def _claimed_store(
+    options: Options, wanted: Scenario, claim: ExitStack, observer: Observer
+) -> RunStore:
+    """The run's directory, this process's alone until ``claim`` is closed; of one that is resumed,
+    what a killed process left behind is gone and what is damaged is set aside."""
     if options.resume is None:
-        return RunStore.create(options.out, wanted.name, datetime.now(UTC))
-    store = RunStore.open(options.resume)
-    before = store.run_row().get("config_sha256")
-    if before not in (None, config_sha256(wanted)):
-        raise BadInput(
-            f"{options.resume} was made from another version of {options.scenario}:"
-            " its cells and these are not the same; start a new run, or restore the scenario"
-            f" from {options.resume}/runs.parquet (column scenario_yaml)"
-        )
+        store = RunStore.create(options.out, wanted.name, datetime.now(UTC))
+        claim.enter_context(owned(store.directory))
+        return store
+    before = RunStore.open(options.resume)
+    claim.enter_context(owned(before.directory))
+    store = RunStore.open(before.directory)
+    resume.check_scenario(store.run_row(), wanted, options.resume, options.scenario)
+    for leftover in clean(dry_run=False, run_id=store.run_id):
+        observer.note(f"removed {leftover}")
+    for note in store.repair():
+        observer.note(note)
     return store
-
-
-def _as_before(what: str, asked: str, row: Mapping[str, Any]) -> str:
-    """A resumed run goes on in the lab and on the engine it began with."""
-    before = row[what]
-    if before is None or asked == before:
-        return asked
-    if asked == "auto":
-        return str(before)
-    raise BadInput(f"--{what} {asked}: this run began with {before}; start a new run to change it")
 
 
 class _Matrix:
@@ -326,23 +359,18 @@ class _Matrix:
         raise MachineCannot(f"no link engine runs here: {reasons}")
 
     def stream(self, cells: Plan, engine: str) -> dict[str, Any]:
-        """Every cell that the store does not have yet; returns the phase's columns of ``runs``."""
-        before = self._store.finished()
-        whole = {cell_id for cell_id, status in before.items() if status != "failed"}
-        todo = _left(cells, whole, self._observer)
-        streams = together(todo)
-        side_by_side = min(self.jobs, max(1, len(streams)))
+        """Every cell that the store does not have yet, and again, up to ``RETRIES`` times, what the
+        machine disturbed; returns the phase's columns of ``runs``."""
+        whole = self._store.finished().keys() - self._store.disturbed()
+        todo = again = pending_cells(cells, whole, self._observer)
+        side_by_side = min(self.jobs, max(1, len(together(todo))))
         pool = ThreadPoolExecutor(side_by_side, "cell")
         self._pairs.warm_up(side_by_side)
-        self._observer.phase("streaming", len(todo))
         began = time.monotonic()
-        waiting = {pool.submit(self._at_once, cells, engine): cells for cells in streams}
         try:
-            while waiting:
-                done, _ = wait(waiting, return_when=FIRST_COMPLETED)
-                for future in done:
-                    for cell, result in zip(waiting.pop(future), future.result(), strict=True):
-                        _tell(self._observer, cell, result.row["status"], result.row["reason"])
+            for attempt in range(1 + RETRIES):
+                # What fell behind beside so many others gets more of the machine.
+                again = self._round(pool, again, max(1, side_by_side >> attempt), engine, attempt)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             self.close()
@@ -353,6 +381,31 @@ class _Matrix:
             "stream_s": time.monotonic() - began,
             "audio_s": sum(self._references[cell.item.id].seconds for cell in todo),
         }
+
+    def _round(
+        self,
+        pool: ThreadPoolExecutor,
+        todo: Sequence[Cell],
+        at_once: int,
+        engine: str,
+        attempt: int,
+    ) -> list[Cell]:
+        """Stream cells, so many at once; those that the machine disturbed."""
+        begin_round(self._observer, "streaming", len(todo), attempt)
+        left = iter(together(todo))
+        waiting: dict[Future[list[CellResult]], list[Cell]] = {}
+        disturbed: list[Cell] = []
+        while True:
+            for group in islice(left, at_once - len(waiting)):
+                waiting[pool.submit(self._at_once, group, engine)] = group
+            if not waiting:
+                return disturbed
+            done, _ = wait(waiting, return_when=FIRST_COMPLETED)
+            for future in done:
+                for cell, result in zip(waiting.pop(future), future.result(), strict=True):
+                    _tell(self._observer, cell, result.row["status"], result.row["reason"])
+                    if result.row.get("blame") == "machine":
+                        disturbed.append(cell)
 
     def _at_once(self, cells: Sequence[Cell], engine: str) -> list[CellResult]:
         """Cells that one sender serves, on idle pairs, written down. A broken pair costs them
@@ -389,7 +442,8 @@ class _Matrix:
         if audio:
             heard = assets.until(reference, result.row["media_s"])
             audio["reference"] = (heard, reference.rate_hz)
-        self._store.write_cell(result.row, result.packets, result.frames, audio)
+        row = {**result.row, "reference_sha256": reference.sha256}
+        self._store.write_cell(row, result.packets, result.frames, audio)
 
     def _facts_of(self, cell: Cell, paths: dict[str, str]) -> CodecFacts:
         key = f"{cell.codec.codec} {cell.codec.params.model_dump_json()}"
@@ -448,10 +502,9 @@ class _VirtualMatrix:
         whole = {
             cell_id
             for cell_id, status in before.items()
-            if status == "unsupported" or (status != "failed" and cell_id in scored)
-        }
-        todo = _left(cells, whole, self._observer)
-        self._observer.phase("simulating", len(todo))
+            if status == "unsupported" or cell_id in scored
+        } - self._store.disturbed()
+        todo = again = pending_cells(cells, whole, self._observer)
         began = time.monotonic()
         with virtual_matrix(
             directory=self._store.directory,
@@ -465,20 +518,35 @@ class _VirtualMatrix:
             legacy=self._scenario.legacy,
             jobs=min(self.jobs, max(1, len(todo))),
         ) as matrix:
-            for cell, done in matrix.run(todo):
-                _tell(self._observer, cell, done.status, done.reason)
+            for attempt in range(1 + RETRIES):
+                begin_round(self._observer, "simulating", len(again), attempt)
+                disturbed = []
+                for cell, done in matrix.run(again):
+                    _tell(self._observer, cell, done.status, done.reason)
+                    if done.blame == "machine":
+                        disturbed.append(cell)
+                again = disturbed
         return {
             "stream_s": time.monotonic() - began,
             "audio_s": sum(self._references[cell.item.id].seconds for cell in todo),
         }
 
 
-def _left(cells: Plan, whole: Collection[str], observer: Observer) -> list[Cell]:
+def pending_cells(cells: Plan, whole: Collection[str], observer: Observer) -> list[Cell]:
     """The cells that are not ``whole`` yet."""
     todo = [cell for cell in cells.cells if cell.cell_id not in whole]
     if len(todo) < len(cells.cells):
         observer.note(f"{len(cells.cells) - len(todo)} cells are finished already")
     return todo
+
+
+def begin_round(observer: Observer, phase: str, count: int, attempt: int) -> None:
+    """Report that ``count`` cells are up, for the first time or again."""
+    if attempt == 0:
+        observer.phase(phase, count)
+    elif count:
+        observer.note(f"{count} cells were disturbed by the machine; they are streamed again")
+        observer.phase(f"{phase} again", count)
 
 
 def _tell(observer: Observer, cell: Cell, status: str, reason: str | None) -> None:

@@ -33,7 +33,7 @@ from harness.cell import (
     written_up,
 )
 from harness.codecs.base import Codec, CodecFacts, Params, Pcm
-from harness.errors import CellFailed, HarnessError, Unsupported, blamed_on
+from harness.errors import Blame, CellFailed, HarnessError, Unsupported, blamed_on
 from harness.labs.virtual import ENGINE, NAME
 from harness.plan import Cell
 from harness.scenario import NetworkEntry
@@ -81,6 +81,7 @@ class Done(NamedTuple):
 
     status: str
     reason: str | None
+    blame: Blame | None = None
     audio: ScoreTask | None = None
     figures: tuple[Score, ...] = ()
     legacy: tuple[Legacy, ...] = ()
@@ -113,8 +114,8 @@ class VirtualMatrix(Workers):
             done = worker.call(stream_cell, sent, timeout_s)
         except WorkerLost as lost:
             result = without_streaming(_row(cell, self._shared), CellFailed(str(lost)))
-            self._store.write_cell(result.row, {}, {}, {})
-            return Done("failed", str(lost))
+            self._store.write_cell(_identified(result.row, cell, self._shared), {}, {}, {})
+            return Done("failed", str(lost), result.row["blame"])
         if done.audio is not None:
             scores = [*one_by_one(worker, done.audio), *done.figures]
             self._store.write_scores(cell.cell_id, scores, done.legacy)
@@ -167,6 +168,12 @@ def _row(cell: Cell, shared: Shared) -> dict[str, Any]:
     return {**describe(cell, NAME, ENGINE), "compute": shared.compute, "started_utc": None}
 
 
+def _identified(row: Mapping[str, Any], cell: Cell, shared: Shared) -> dict[str, Any]:
+    """The row with the samples that the cell is about."""
+    reference, _ = shared.references[cell.item.id]
+    return {**row, "reference_sha256": reference.sha256}
+
+
 def _with_networks(cell: Cell, get: Callable[[NetworkEntry], NetworkEntry]) -> Cell:
     branches = tuple(replace(one, network=get(one.network)) for one in cell.branches)
     return replace(cell, network=get(cell.network), branches=branches)
@@ -200,13 +207,13 @@ def run_cell(sent: Cell) -> Done:
         figures, legacy = _figures(cell, result)
         scores = [*score_audio(task, _shared.measures), *figures]
         _store().write_scores(cell.cell_id, scores, legacy)
-    return Done(result.row["status"], result.row["reason"])
+    return _done(result)
 
 
 def stream_cell(sent: Cell) -> Done:
     """Simulate and write down; scoring is the caller's."""
     cell, result = _written(sent)
-    done = Done(result.row["status"], result.row["reason"])
+    done = _done(result)
     if not result.audio:
         return done
     columns = ["audio_reference", "audio_media", "audio_played"]
@@ -236,8 +243,13 @@ def _written(sent: Cell) -> tuple[Cell, CellResult]:
         result = _simulated(cell, row)
     except HarnessError as error:
         result = without_streaming(row, error)
-    _store().write_cell(result.row, result.packets, result.frames, result.audio)
+    row = _identified(result.row, cell, _shared)
+    _store().write_cell(row, result.packets, result.frames, result.audio)
     return cell, result
+
+
+def _done(result: CellResult) -> Done:
+    return Done(*(result.row[key] for key in ("status", "reason", "blame")))
 
 
 def _simulated(cell: Cell, row: dict[str, Any]) -> CellResult:

@@ -75,7 +75,9 @@ ROOMS: dict[str, set[str]] = {
     },
     "codec_table": {"codecs"},
     "profiling": {"assets", "codecs", "scenario", "store", "virtual"},
+    "resume": {"assets", "plan", "scenario"},
     "run": {
+        "resume",
         "assets",
         "cell",
         "codecs",

@@ -100,11 +100,16 @@ class Session:
         return {LABEL_RUN: self.run_id, LABEL_LOCK: str(self.lock)}
 
 
+def control_directories(run_id: str | None = None) -> str:
+    """The pattern that the names of control directories match, of one run or of all."""
+    # Not all of the id, whose scenario's name may be long: a Unix socket's address is 107 bytes.
+    return f"{PROJECT}-*" if run_id is None else f"{PROJECT}-{run_id[-15:]}-*"
+
+
 @contextlib.contextmanager
 def session(run_id: str) -> Iterator[Session]:
     """A control directory under an flock that the kernel drops when the process ends, however."""
-    # Not all of the id, whose scenario's name may be long: a Unix socket's address is 107 bytes.
-    directory = Path(tempfile.mkdtemp(prefix=f"{PROJECT}-{run_id[-15:]}-"))
+    directory = Path(tempfile.mkdtemp(prefix=control_directories(run_id).removesuffix("*")))
     directory.chmod(0o755)
     mine = Session(run_id, directory)
     with mine.lock.open("w") as handle:

@@ -12,12 +12,13 @@ import docker
 import docker.errors
 
 from harness.errors import MachineCannot
-from harness.labs.base import LABEL_LOCK, LABEL_RUN, PROJECT, is_dead
+from harness.labs.base import LABEL_LOCK, LABEL_RUN, control_directories, is_dead
 from harness.labs.docker import connect
 
 
-def clean(*, dry_run: bool) -> list[str]:
-    """Remove the leftovers of dead runs; returns what was (or would be) removed.
+def clean(*, dry_run: bool, run_id: str | None = None) -> list[str]:
+    """Remove the leftovers of dead runs, or of dead processes of one; returns what was (or would
+    be) removed.
 
     Containers and networks carry the path of their orchestrator's lock; the kernel drops that lock
     when the orchestrator ends, however it ends. Namespaces of the netns lab need no cleaning: they
@@ -26,9 +27,9 @@ def clean(*, dry_run: bool) -> list[str]:
     removed: list[str] = []
     with contextlib.suppress(MachineCannot):
         client = connect()
-        removed += _clean_docker(client, dry_run=dry_run)
+        removed += _clean_docker(client, dry_run=dry_run, run_id=run_id)
         client.close()
-    for directory in sorted(Path(tempfile.gettempdir()).glob(f"{PROJECT}-*")):
+    for directory in sorted(Path(tempfile.gettempdir()).glob(control_directories(run_id))):
         if is_dead(directory / "lock"):
             removed.append(f"control directory {directory}")
             if not dry_run:
@@ -36,9 +37,9 @@ def clean(*, dry_run: bool) -> list[str]:
     return removed
 
 
-def _clean_docker(client: docker.DockerClient, *, dry_run: bool) -> list[str]:
+def _clean_docker(client: docker.DockerClient, *, dry_run: bool, run_id: str | None) -> list[str]:
     removed = []
-    ours = {"filters": {"label": LABEL_RUN}}
+    ours = {"filters": {"label": LABEL_RUN if run_id is None else f"{LABEL_RUN}={run_id}"}}
     things: list[tuple[str, dict[str, str], Any]] = [
         (f"container {c.name}", c.labels, c) for c in client.containers.list(all=True, **ours)
     ]

@@ -330,6 +330,7 @@ class _Page:
             said.append(("warn", str(self.row["corpus_warning"])))
         if not self.row["finished_utc"]:
             said.append(("warn", "This run is not finished: figures are of the cells so far."))
+        said += [("note", text) for text in sections.sessions_of(self.run)]
         trouble = [f"{counts[name]} {name}" for name in _STATUSES[1:] if counts.get(name)]
         if total == 0:
             said.append(("warn", "No cell was run."))
@@ -639,6 +640,8 @@ class _Page:
         sections = {"Run": run}
         for title, column in (("Host", "host"), ("Lab", "engine"), ("Versions", "versions")):
             sections[title] = json.loads(row[column] or "{}")
+        for number, later in enumerate(json.loads(row["sessions"] or "[]")[1:], start=2):
+            sections[f"Session {number}"] = later
         return [
             (title, [(str(key), _flat(value)) for key, value in facts.items()])
             for title, facts in sections.items()

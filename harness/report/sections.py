@@ -3,6 +3,7 @@ the tables of their modules for the template to lay out."""
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -433,3 +434,36 @@ def virtual_banner(run: Tables, why: str) -> str | None:
         " figures agree with those of real labs is told, with a table, in docs/virtual-lab.md of"
         " the harness; check it on your machine with: harness agree FILE."
     )
+
+
+def sessions_of(run: Tables) -> list[str]:
+    """What a reader must know of cells that were streamed again, and of sessions that differ."""
+    said = []
+    attempts = run.attempts.sort_values(["cell_id", "attempt"])
+    before = attempts[attempts.duplicated("cell_id", keep="last")]
+    disturbed = set(before.loc[before["blame"] == "machine", "cell_id"])
+    if disturbed:
+        again = run.cells[run.cells["cell_id"].isin(disturbed)]
+        fine = int((again["status"] == "ok").sum())
+        said.append(
+            f"{len(disturbed)} of {len(run.cells)} cells were streamed again, since the machine had"
+            f" disturbed them: {fine} of these are ok now (table attempts)."
+        )
+    sessions = json.loads(run.runs["sessions"].fillna("[]").iloc[0])
+    differing = [
+        name
+        for name, keys in _COMMON.items()
+        if len({json.dumps([session.get(key) for key in keys]) for session in sessions}) > 1
+    ]
+    if len(sessions) > 1:
+        made = f"This run was made in {len(sessions)} sessions"
+        said.append(
+            f"{made}, not all with the same {', '.join(differing)} (see Provenance)."
+            if differing
+            else f"{made}, all with the same {' and '.join(_COMMON)}."
+        )
+    return said
+
+
+_COMMON = {"host": ("host",), "versions": ("versions", "git_sha", "git_dirty")}
+"""What the sessions of a run should share: by its name, keys of a session."""

@@ -8,7 +8,7 @@ from typing import Protocol
 
 import pandas as pd
 
-from harness.store.schema import LEGACY
+from harness.store.schema import ATTEMPTS, LEGACY
 
 
 class Rows(Protocol):
@@ -24,10 +24,11 @@ class Rows(Protocol):
 class Tables:
     """The tables of a run as DataFrames with the columns of :mod:`harness.store.schema`.
 
-    ``runs``, ``cells``, ``scores`` and ``legacy`` are held. ``packets`` and ``frames`` are read
-    when asked for: whole as attributes (every time anew; fine for a run of some hundred cells),
-    some cells of them by ``packets_of`` and ``frames_of``, or one batch of cells after the other by
-    ``packet_batches`` and ``frame_batches``, in bounded memory whatever the length of the run.
+    ``runs``, ``cells``, ``scores``, ``legacy`` and ``attempts`` are held. ``packets`` and
+    ``frames`` are read when asked for: whole as attributes (every time anew; fine for a run of some
+    hundred cells), some cells of them by ``packets_of`` and ``frames_of``, or one batch of cells
+    after the other by ``packet_batches`` and ``frame_batches``, in bounded memory whatever the
+    length of the run.
     All but ``runs`` are sorted by ``cell_id``; within a cell packets are in order of sending and
     frames in order of playing.
     """
@@ -40,11 +41,13 @@ class Tables:
         frames: pd.DataFrame | Rows,
         scores: pd.DataFrame,
         legacy: pd.DataFrame | None = None,
+        attempts: pd.DataFrame | None = None,
     ) -> None:
         self.runs = runs
         self.cells = cells
         self.scores = scores
         self.legacy = pd.DataFrame(columns=list(LEGACY)) if legacy is None else legacy
+        self.attempts = pd.DataFrame(columns=list(ATTEMPTS)) if attempts is None else attempts
         self._packets = _Held(packets) if isinstance(packets, pd.DataFrame) else packets
         self._frames = _Held(frames) if isinstance(frames, pd.DataFrame) else frames
 

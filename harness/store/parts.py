@@ -2,11 +2,12 @@
 
 An Arrow IPC file of one record batch with one row; each table is a column, a list of its rows. It
 is not compressed: it is short-lived, and compressing some fifty small columns costs more than all
-else. Its footer comes last, so that a file without one is not whole.
+else. The SHA-256 of all that comes last: a file that does not end with its own is not whole.
 """
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -17,9 +18,10 @@ from harness.errors import BadInput
 from harness.store import tables
 
 SUFFIX = ".arrow"
+_DIGEST_BYTES = hashlib.sha256().digest_size
 
 
-def to_buffer(rows: Mapping[str, pa.Table], stamp: Mapping[str, str]) -> pa.Buffer:
+def to_bytes(rows: Mapping[str, pa.Table], stamp: Mapping[str, str]) -> bytes:
     """The file that holds these tables by name, with ``stamp`` as its metadata."""
     lists = [
         pa.ListArray.from_arrays(
@@ -31,16 +33,26 @@ def to_buffer(rows: Mapping[str, pa.Table], stamp: Mapping[str, str]) -> pa.Buff
     sink = pa.BufferOutputStream()
     with ipc.new_file(sink, batch.schema) as writer:
         writer.write_batch(batch)
-    return sink.getvalue()
+    content: bytes = sink.getvalue().to_pybytes()
+    return content + hashlib.sha256(content).digest()
+
+
+def _whole(path: Path) -> pa.BufferReader:
+    """What a part holds, its digest verified. Raises OSError, ValueError where it is damaged."""
+    data = memoryview(path.read_bytes())
+    content, digest = data[:-_DIGEST_BYTES], data[-_DIGEST_BYTES:]
+    if hashlib.sha256(content).digest() != digest:
+        raise ValueError("it is not what was written")
+    return pa.BufferReader(pa.py_buffer(content))
 
 
 def stamp_of(path: Path, run_id: str) -> dict[str, str] | None:
     """The metadata of a part; None if it is not there, not whole, or not of this run."""
     try:
-        with pa.OSFile(str(path)) as source:
+        with _whole(path) as source:
             schema = ipc.open_file(source).schema
         return tables.check_stamp(path, schema.metadata, run_id)
-    except (pa.ArrowException, OSError, BadInput):
+    except (pa.ArrowException, OSError, ValueError, BadInput):
         return None
 
 
@@ -48,15 +60,15 @@ def read(path: Path, name: str) -> pa.Table:
     """Table ``name`` of a part that has a stamp; without rows where the part is older than that
     table. BadInput if it is damaged."""
     try:
-        with pa.OSFile(str(path)) as source:
+        with _whole(path) as source:
             at = ipc.open_file(source).schema.get_field_index(name)
             if at < 0:
                 return tables.arrow_schema(name).empty_table()
             wanted = ipc.IpcReadOptions(included_fields=[at])
             rows = ipc.open_file(source, options=wanted).get_batch(0).column(0).flatten()
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: cannot be read ({error}); delete it and go on with:"
-            " harness run FILE --resume DIR"
+            f"{path}: cannot be read ({error}); go on with: harness run FILE --resume DIR (which"
+            " sets it aside and makes it again)"
         ) from error
     return pa.Table.from_struct_array(rows)

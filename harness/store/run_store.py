@@ -7,14 +7,17 @@
     `- smoke-20300102-101500/
        |- runs.parquet                       one row, rewritten as the run goes on
        |- cells, packets, frames, scores,   .parquet, made by compaction
-       |  legacy
-       |- parts/{cells,scores}/CELL.arrow    since the last compaction: the cell with its packets
-       |                                     and frames, its scores with the older systems' figures
+       |  legacy, attempts
+       |- parts/{cells,scores}/CELL.arrow    since the last compaction: the cell with its packets,
+       |                                     frames and attempts, its scores with the older
+       |                                     systems' figures
+       |- damaged/                           what ``repair`` set aside
+       |- .owner                             who writes the run (``owner.py``)
        |- decisions/CELL.csv                 of a sink, where the receiver has one
        `- audio/                             FLAC: a track per cell, a reference per item and rate
 
 A file appears under its name when it is whole: it is written under ``parts/tmp`` and renamed. A
-cell is finished when its part is there, with its footer. Compaction puts the new tables in place
+cell is finished when its part is there, with its digest. Compaction puts the new tables in place
 before it removes parts, cells first, so that at any instant a finished cell is in a table, or in
 parts, or alike in both.
 
@@ -27,45 +30,38 @@ the order in which cells ended and however often the run was interrupted. Everyt
 from __future__ import annotations
 
 import csv
-import hashlib
 import heapq
 import io
-import os
-import re
+import json
 import shutil
-import threading
 import uuid
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import UTC, datetime
+from functools import cached_property
 from operator import itemgetter
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
 
-import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
-import soundfile
-from numpy.typing import NDArray
 
-from harness.errors import BadInput, CellFailed
-from harness.store import parts, tables
+from harness.errors import BadInput
+from harness.store import layout, parts, repair, tables
+from harness.store.audio import Track, slug, write_audio
+from harness.store.disk import disk_errors, new_directory, placed
+from harness.store.layout import CELL_TABLES, PARTS
 from harness.store.loaded import Tables
-from harness.store.schema import RUNS, SCHEMA_VERSION
+from harness.store.schema import RUNS, SCHEMA_VERSION, TABLES
 
-FLAC_LEVEL = 0.4
-"""Of 0 to 1: speech is 1 % longer than at the usual 0.625 and takes two thirds of the time."""
-PARTS = {"cells": ("cells", "packets", "frames"), "scores": ("scores", "legacy")}
-"""The tables in each kind of part."""
-GROUP_ROWS = {"cells": 250, **dict.fromkeys(("packets", "frames", "scores", "legacy"), 32_000)}
+GROUP_ROWS = {
+    "cells": 250,
+    **dict.fromkeys(("packets", "frames", "scores", "legacy", "attempts"), 32_000),
+}
 """From this many rows on, a row group is closed after the cell that it is at."""
 READ_ROWS = 32_000
-_CELL_TABLES = ("legacy", "scores", "packets", "frames", "cells")
-"""In the order in which compaction puts them in place: the row that vouches for a cell last."""
-Track = tuple[NDArray[np.int16], int]
-"""Samples, mono, shape (samples,), and their rate in Hz."""
 
 
 def load(directory: Path) -> Tables:
@@ -89,9 +85,9 @@ class RunStore:
     @classmethod
     def create(cls, root: Path, scenario_name: str, now: datetime) -> RunStore:
         """A new ``<root>/<scenario>-<time>``, with ``<root>/latest`` pointing at it."""
-        stem = f"{_slug(scenario_name)}-{now:%Y%m%d-%H%M%S}"
+        stem = f"{slug(scenario_name)}-{now:%Y%m%d-%H%M%S}"
         directory = new_directory(root, stem)
-        with _disk(root):
+        with disk_errors(root):
             _point(root / "latest", directory.name)
         store = cls(
             directory,
@@ -114,7 +110,7 @@ class RunStore:
                 f"{directory}: expected the directory of a run, such as results/latest"
                 " (it has no runs.parquet)"
             )
-        if any((directory / "parts").glob("*/*.parquet")):
+        if any(any((directory / "parts" / name).glob("*.parquet")) for name in TABLES):
             raise BadInput(
                 f"{directory}: was cut off under an older version of the harness, whose parts this"
                 " one does not read; go on with the version that began it (git_sha in"
@@ -156,18 +152,20 @@ class RunStore:
 
         ``packets`` and ``frames`` are columns (without ``cell_id``), ``{}`` for a cell that never
         streamed. ``audio`` has tracks by name: ``reference``, ``media``, ``played``. Scores that
-        the cell had are dropped. Raises ValueError if the columns are not those of the schema.
+        the cell had are dropped, its earlier attempts are kept. Raises ValueError if the columns
+        are not those of the schema.
         """
         cell_id = str(row["cell_id"])
-        self._part("cells", cell_id).unlink(missing_ok=True)
         self._part("scores", cell_id).unlink(missing_ok=True)
-        paths = self._write_audio(row, audio)
+        paths = write_audio(self.directory, row, audio)
         part = [
             tables.from_rows("cells", [{**row, **paths}]),
             tables.from_columns("packets", cell_id, packets),
             tables.from_columns("frames", cell_id, frames),
+            tables.from_rows("attempts", self._attempts(row)),
         ]
-        self._put_part("cells", cell_id, part, status=str(row["status"]))
+        ending = {key: str(row[key]) for key in ("status", "blame") if row.get(key) is not None}
+        self._put_part("cells", cell_id, part, **ending)
 
     def write_scores(
         self,
@@ -193,15 +191,17 @@ class RunStore:
             file.write(text.getvalue().encode())
 
     def finished(self) -> dict[str, str]:
-        """Status by cell_id of all cells that need not be streamed again."""
-        parts = self._whole_parts("cells")
-        statuses = self._statuses() | {cell: stamp["status"] for cell, stamp in parts.items()}
-        return dict(sorted(statuses.items()))
+        """Status by cell_id of all cells that have ended."""
+        return {cell: ending.status for cell, ending in sorted(self._endings().items())}
+
+    def disturbed(self) -> set[str]:
+        """The finished cells that may end better at another try: it was the machine's fault."""
+        return {cell for cell, ending in self._endings().items() if ending.may_end_better}
 
     def scored(self) -> set[str]:
         """The finished cells that have scores."""
         streamed = self._whole_parts("cells").keys()
-        compacted = self._statuses().keys()
+        compacted = self._compacted_endings().keys()
         found: set[str] = set()
         for group in self._groups("scores", ["cell_id"]):
             found.update(group["cell_id"].unique().to_pylist())
@@ -211,10 +211,9 @@ class RunStore:
     def tables(self) -> Tables:
         """All that is known of the finished cells."""
 
-        for name in _CELL_TABLES:
-            if (path := self._compacted_path(name)).exists():
-                with tables.reading(path, name, self.run_id):
-                    pass  # to be told now, not when its rows are asked for
+        for name in reversed(layout.compacted(self.directory)):
+            with tables.reading(self._compacted_path(name), name, self.run_id):
+                pass  # to be told now, not when its rows are asked for
 
         def whole(name: str) -> pd.DataFrame:
             return tables.to_pandas(pa.concat_tables(self.batches(name)))
@@ -226,16 +225,26 @@ class RunStore:
             frames=_StoredRows(self, "frames"),
             scores=whole("scores"),
             legacy=whole("legacy"),
+            attempts=whole("attempts"),
         )
 
     def compact(self) -> None:
         """Make one file per table, sorted by cell, and remove the parts."""
-        for name in _CELL_TABLES:
+        for name in CELL_TABLES:
             with self._placed(self._compacted_path(name), durable=True) as file:
                 tables.write(file, name, self.batches(name), self._run)
-        with _disk(self.directory):
+        self.__dict__.pop("_earlier", None)
+        with disk_errors(self.directory):
             _remove(self.directory / "parts" / "cells")
             _remove(self.directory / "parts")
+
+    def repair(self) -> list[str]:
+        """Set aside what is damaged, and say so; see ``repair.py``. For the owner only."""
+        return repair.repair(self.directory, self._run)
+
+    def repair_parts(self) -> list[str]:
+        """As :meth:`repair`, of what was written since the last compaction."""
+        return repair.repair_parts(self.directory, self._run)
 
     def batches(
         self,
@@ -267,7 +276,7 @@ class RunStore:
         one, else those of the compacted table. A cell without rows may be left out. ``columns``
         has ``cell_id`` or is None for all."""
         newer = set(self._whole_parts("cells", cell_ids))
-        older = set(self._statuses()) - newer
+        older = set(self._compacted_endings()) - newer
         if name in PARTS["scores"]:
             newer = self._whole_parts("scores", cell_ids).keys() & (newer | older)
             older -= newer
@@ -279,11 +288,45 @@ class RunStore:
             key=itemgetter(0),
         )
 
-    def _statuses(self) -> dict[str, str]:
+    def _endings(self) -> dict[str, _Ending]:
+        newer = self._whole_parts("cells")
+        return self._compacted_endings() | {
+            cell: _Ending(stamp["status"], stamp.get("blame")) for cell, stamp in newer.items()
+        }
+
+    def _compacted_endings(self) -> dict[str, _Ending]:
         """Of the cells in the compacted table."""
-        found: dict[str, str] = {}
-        for group in self._groups("cells", ["cell_id", "status"]):
-            found.update(zip(*(column.to_pylist() for column in group.columns), strict=True))
+        found: dict[str, _Ending] = {}
+        for group in self._groups("cells", ["cell_id", "status", "blame"]):
+            for cell, *ending in zip(
+                *(column.to_pylist() for column in group.columns), strict=True
+            ):
+                found[cell] = _Ending(*ending)
+        return found
+
+    def _attempts(self, row: Mapping[str, Any]) -> list[dict[str, Any]]:
+        """The rows of ``attempts`` of a cell, one for how it ends now and those before."""
+        cell_id = str(row["cell_id"])
+        if self._whole_parts("cells", [cell_id]):
+            before = self._read_part("attempts", cell_id, None).to_pylist()
+        else:
+            before = self._earlier.get(cell_id, [])
+        now = {
+            "cell_id": cell_id,
+            "attempt": len(before) + 1,
+            "session": len(json.loads(self._run.get("sessions") or "[]")),
+            **{key: row.get(key) for key in ("status", "reason", "blame")},
+            "ended_utc": datetime.now(UTC).isoformat(timespec="milliseconds"),
+        }
+        return [*before, now]
+
+    @cached_property
+    def _earlier(self) -> dict[str, list[dict[str, Any]]]:
+        """The compacted attempts by cell."""
+        found: dict[str, list[dict[str, Any]]] = {}
+        for group in self._groups("attempts", None):
+            for row in group.to_pylist():
+                found.setdefault(row["cell_id"], []).append(row)
         return found
 
     def _compacted(
@@ -311,7 +354,7 @@ class RunStore:
         """The compacted table, a bounded number of rows at a time; of ``cells``, sorted, only the
         row groups that may have one of them."""
         path = self._compacted_path(name)
-        if not path.exists():
+        if name not in layout.compacted(self.directory, [name]):
             return
         with tables.reading(path, name, self.run_id) as file:
             groups = [
@@ -323,10 +366,10 @@ class RunStore:
                 yield tables.conform(name, pa.Table.from_batches([batch]), columns)
 
     def _compacted_path(self, name: str) -> Path:
-        return self.directory / f"{name}.parquet"
+        return layout.table_path(self.directory, name)
 
     def _part(self, kind: str, cell_id: str) -> Path:
-        return self.directory / "parts" / kind / f"{cell_id}{parts.SUFFIX}"
+        return layout.part_path(self.directory, kind, cell_id)
 
     def _read_part(self, name: str, cell_id: str, columns: Sequence[str] | None) -> pa.Table:
         kind = next(kind for kind, names in PARTS.items() if name in names)
@@ -336,73 +379,30 @@ class RunStore:
     def _put_part(self, kind: str, cell_id: str, rows: Sequence[pa.Table], **said: str) -> None:
         stamp = tables.stamp(self._run) | said
         with self._placed(self._part(kind, cell_id)) as file:
-            file.write(parts.to_buffer(dict(zip(PARTS[kind], rows, strict=True)), stamp))
+            file.write(parts.to_bytes(dict(zip(PARTS[kind], rows, strict=True)), stamp))
 
     def _whole_parts(
         self, kind: str, cell_ids: Collection[str] | None = None
     ) -> dict[str, dict[str, str]]:
         """The stamp of every cell, of ``cell_ids`` or of all, that has a whole part."""
         if cell_ids is None:
-            found = (self.directory / "parts" / kind).glob(f"*{parts.SUFFIX}")
-            cell_ids = [path.stem for path in found]
+            cell_ids = [path.stem for path in layout.part_paths(self.directory, kind)]
         stamps = {cell: parts.stamp_of(self._part(kind, cell), self.run_id) for cell in cell_ids}
         return {cell: stamp for cell, stamp in stamps.items() if stamp is not None}
 
-    def _write_audio(self, row: Mapping[str, Any], audio: Mapping[str, Track]) -> dict[str, str]:
-        """Write the tracks as FLAC; the columns of ``cells`` with their paths.
+    def _placed(self, path: Path, durable: bool = False) -> AbstractContextManager[BinaryIO]:
+        return placed(self.directory, path, durable)
 
-        What was played is written once if it is the media track to the sample.
-        """
-        paths: dict[str, str] = {}
-        for name in sorted(audio):
-            if name == "played" and _same(audio["played"], audio.get("media")):
-                paths["audio_played"] = paths["audio_media"]
-            else:
-                paths[f"audio_{name}"] = self._write_track(name, row, audio[name])
-        return paths
 
-    def _write_track(self, name: str, row: Mapping[str, Any], track: Track) -> str:
-        """Write a track as FLAC; the path relative to the run. A reference is written once."""
-        pcm, rate_hz = track
-        if pcm.dtype != np.int16 or pcm.ndim != 1:
-            raise ValueError(f"track {name}: expected int16 mono, got {pcm.dtype} {pcm.shape}")
-        stem = f"{row['cell_id']}-{name}"
-        if name == "reference":
-            digest = hashlib.sha256(pcm.tobytes()).hexdigest()[:8]
-            stem = f"reference-{_slug(str(row.get('utterance')))}-{rate_hz}-{digest}"
-        path = self.directory / "audio" / f"{stem}.flac"
-        if name != "reference" or not path.exists():
-            sink = io.BytesIO()
-            soundfile.write(
-                sink,
-                pcm,
-                rate_hz,
-                format="FLAC",
-                subtype="PCM_16",
-                compression_level=FLAC_LEVEL,
-            )
-            with self._placed(path) as file:
-                file.write(sink.getvalue())
-        return path.relative_to(self.directory).as_posix()
+class _Ending(NamedTuple):
+    """How a cell ended."""
 
-    @contextmanager
-    def _placed(self, path: Path, durable: bool = False) -> Iterator[BinaryIO]:
-        """A file to fill: ``path`` is what it holds when the block ends, or stays as it was."""
-        scratch = self.directory / "parts" / "tmp"
-        temporary = scratch / f"{os.getpid()}-{threading.get_ident()}-{path.name}"
-        with _disk(path):
-            path.parent.mkdir(parents=True, exist_ok=True)
-            scratch.mkdir(parents=True, exist_ok=True)
-            try:
-                with temporary.open("wb") as file:
-                    yield file
-                    if durable:
-                        file.flush()
-                        os.fsync(file.fileno())
-                temporary.replace(path)
-            except BaseException:
-                temporary.unlink(missing_ok=True)
-                raise
+    status: str
+    blame: str | None
+
+    @property
+    def may_end_better(self) -> bool:
+        return self.status == "failed" or self.blame == "machine"
 
 
 @dataclass(frozen=True)
@@ -418,45 +418,10 @@ class _StoredRows:
         return map(tables.to_pandas, self.store.batches(self.name, cell_ids, columns))
 
 
-@contextmanager
-def _disk(path: Path) -> Iterator[None]:
-    try:
-        yield
-    except OSError as error:
-        raise CellFailed(
-            f"{path}: cannot be written ({error.strerror}); make room there or use another --out,"
-            " then go on with: harness run FILE --resume DIR (finished cells are kept)"
-        ) from error
-
-
-def _same(track: Track, other: Track | None) -> bool:
-    return other is not None and track[1] == other[1] and np.array_equal(track[0], other[0])
-
-
 def _joined(pieces: Sequence[pa.Table], columns: Sequence[str] | None) -> pa.Table:
     whole = pa.concat_tables(pieces)
     # Copied, for a piece of a file may keep the whole file's bytes in memory.
     return (whole if columns is None else whole.select(list(columns))).combine_chunks()
-
-
-def new_directory(root: Path, stem: str) -> Path:
-    """A new folder ``stem``, ``stem-2``, ... below ``root``, which is made if need be.
-
-    Raises CellFailed where the disk does not take it.
-    """
-    with _disk(root):
-        root.mkdir(parents=True, exist_ok=True)
-        return _first_free(root, stem)
-
-
-def _first_free(root: Path, stem: str) -> Path:
-    for name in (stem, *(f"{stem}-{n}" for n in range(2, 1000))):
-        try:
-            (root / name).mkdir()
-        except FileExistsError:
-            continue
-        return (root / name).resolve()
-    raise BadInput(f"{root}: 999 runs named {stem}; use another --out")
 
 
 def _point(link: Path, target: str) -> None:
@@ -470,8 +435,3 @@ def _point(link: Path, target: str) -> None:
 def _remove(directory: Path) -> None:
     if directory.exists():
         shutil.rmtree(directory)
-
-
-def _slug(text: str) -> str:
-    """``text`` as part of a file name."""
-    return re.sub(r"[^A-Za-z0-9._-]+", "-", text).strip("-.")[:80] or "run"

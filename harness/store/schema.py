@@ -56,6 +56,14 @@ RUNS = {
     "git_sha": Column("str", "", "of the harness; null outside a checkout"),
     "git_dirty": Column("bool", "", "uncommitted changes"),
     "items": Column("json", "", "per corpus item: licence, attribution, sha256, preparation steps"),
+    "corpus": Column("json", "", "ids of all items of the corpus, selected or not", since=4),
+    "sessions": Column(
+        "json",
+        "",
+        "per process that wrote the run, first to last: started_utc, host, engine, versions,"
+        " git_sha, git_dirty, jobs; the columns of these names are those of the first",
+        since=4,
+    ),
 }
 
 CELLS = {
@@ -91,6 +99,7 @@ CELLS = {
     "started_utc": Column("str", "", "ISO 8601"),
     "wall_s": Column("float", "s", "wall time of the cell"),
     "media_s": Column("float", "s", "duration of the item"),
+    "reference_sha256": Column("str", "", "of the item's prepared samples, whole", since=4),
     "t0_ns": Column("int", "ns", "CLOCK_MONOTONIC instant of capture of sample 0"),
     "link_asked": Column("json", "", "LinkPair as asked"),
     "impairment": Column(
@@ -226,6 +235,16 @@ LEGACY = {
     "truth_reason": Column("str", "", "why truth is null", since=3),
 }
 
+ATTEMPTS = {
+    "cell_id": Column("str", "", "", since=4),
+    "attempt": Column("int", "", "1-based; the cell's tables are those of its last", since=4),
+    "session": Column("int", "", "1-based, index into sessions of runs", since=4),
+    "status": Column("str", "", "as in cells", since=4),
+    "reason": Column("str", "", "as in cells", since=4),
+    "blame": Column("str", "", "as in cells", since=4),
+    "ended_utc": Column("str", "", "ISO 8601", since=4),
+}
+
 TABLES = {
     "runs": RUNS,
     "cells": CELLS,
@@ -233,6 +252,7 @@ TABLES = {
     "frames": FRAMES,
     "scores": SCORES,
     "legacy": LEGACY,
+    "attempts": ATTEMPTS,
 }
 
 LATENCY_PARTS = (

@@ -3,10 +3,15 @@
 Every file carries ``run_id``, ``git_sha``, ``config_sha256`` and ``schema_version`` in its
 metadata. Integers are nullable in arrow and stay so in pandas (``Int64``); a float that is missing
 is null in the file and NaN in pandas.
+
+No flipped bit goes unseen: pages carry the CRC-32 of the Parquet format ("Checksumming"), and the
+footer's SHA-256 stands before the footer, where no reader of the format looks.
 """
 
 from __future__ import annotations
 
+import hashlib
+import os
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -31,6 +36,9 @@ _ARROW = {
 }
 _PANDAS = {pa.int64(): pd.Int64Dtype(), pa.bool_(): pd.BooleanDtype()}
 _STAMP = ("run_id", "git_sha", "config_sha256")
+_SEAL = b"footer-sha256:"
+_TAIL_BYTES = 8
+"""Of a parquet file: length of the footer (u32, little-endian), magic."""
 
 
 @cache
@@ -101,11 +109,43 @@ def write(file: BinaryIO, name: str, batches: Iterable[pa.Table], run: Mapping[s
         compression="zstd",
         use_dictionary=of_type[pa.string()],
         column_encoding={column: "DELTA_BINARY_PACKED" for column in of_type[pa.int64()]},
+        write_page_checksum=True,
     ) as writer:
         for batch in batches:
             if len(batch):
                 # Pages may end where chunks do, so the rows must not show what they came in.
                 writer.write_table(batch.combine_chunks(), row_group_size=len(batch))
+    _seal(file)
+
+
+def _footer(file: BinaryIO) -> tuple[int, bytes]:
+    """Where the footer of a parquet file begins, and all bytes from there on. Raises ValueError
+    where the file is too short for what it says."""
+    size = file.seek(0, os.SEEK_END)
+    file.seek(max(0, size - _TAIL_BYTES))
+    start = size - _TAIL_BYTES - int.from_bytes(file.read(4), "little")
+    if start < 0:
+        raise ValueError("its footer is longer than the file")
+    file.seek(start)
+    return start, file.read()
+
+
+def _seal(file: BinaryIO) -> None:
+    """Put the footer's digest before it; nothing in a footer counts from its own place."""
+    start, footer = _footer(file)
+    file.seek(start)
+    file.write(_SEAL + hashlib.sha256(footer).digest() + footer)
+
+
+def _check_seal(file: BinaryIO) -> None:
+    """Raises ValueError where the footer is not the one that was written. A file without a seal,
+    such as another program's, passes."""
+    start, footer = _footer(file)
+    size = len(_SEAL) + hashlib.sha256().digest_size
+    file.seek(max(0, start - size))
+    seal = file.read(size)
+    if seal.startswith(_SEAL) and seal[len(_SEAL) :] != hashlib.sha256(footer).digest():
+        raise ValueError("its footer is not the one that was written")
 
 
 @contextmanager
@@ -115,16 +155,48 @@ def reading(path: Path, name: str, run_id: str | None = None) -> Iterator[pq.Par
     Raises BadInput, here or in the block, if it is damaged, foreign, of another run or newer.
     """
     try:
-        with pq.ParquetFile(path) as file:
+        with path.open("rb") as raw:
+            _check_seal(raw)
+        with pq.ParquetFile(path, page_checksum_verification=True) as file:
             found = file.schema_arrow
             version = int(check_stamp(path, found.metadata, run_id)["schema_version"])
             _check_columns(path, name, set(found.names), version)
             yield file
-    except (pa.ArrowException, OSError) as error:
+    except (pa.ArrowException, OSError, ValueError) as error:
         raise BadInput(
-            f"{path}: cannot be read as parquet ({_first_line(error)}); restore it from a copy, or"
-            " delete it and go on with: harness run FILE --resume DIR"
+            f"{path}: cannot be read as parquet ({_first_line(error)}); {_REMEDIES[name]}"
         ) from error
+
+
+_SET_ASIDE = (
+    "restore it from a copy, or go on with: harness run FILE --resume DIR (which sets it aside"
+)
+_REMEDIES = {
+    "runs": "it alone describes the run: restore it from a copy, or start a new run",
+    **dict.fromkeys(
+        ("cells", "packets", "frames", "attempts"), f"{_SET_ASIDE} and streams its cells again)"
+    ),
+    **dict.fromkeys(("scores", "legacy"), f"{_SET_ASIDE} and scores its cells again)"),
+}
+"""What helps where a table is damaged or missing."""
+
+
+def since(name: str) -> int:
+    """The schema version that a table came with."""
+    return min(column.since for column in TABLES[name].values())
+
+
+def version_of(path: Path, name: str) -> int:
+    """The schema version of a table in a file. Raises as :func:`reading`."""
+    with reading(path, name) as file:
+        return int(check_stamp(path, file.schema_arrow.metadata, None)["schema_version"])
+
+
+def verify(path: Path, name: str, run_id: str) -> None:
+    """Read all of a table. Raises as :func:`reading`."""
+    with reading(path, name, run_id) as file:
+        for _ in file.iter_batches():
+            pass
 
 
 def read(path: Path, name: str, run_id: str | None = None) -> pa.Table:
