@@ -21,9 +21,12 @@ SECONDS = 6
 
 SETTINGS: list[dict[str, Any]] = [
     {},
-    {"vbr_constraint": False},
     {"vbr": False},
     {"complexity": 0},
+    {"complexity": 2},
+    {"complexity": 6},
+    {"rate": "48kHz", "bitrate": "64kbit", "application": "audio", "complexity": 8},
+    {"rate": "48kHz", "bitrate": "64kbit", "application": "audio", "vbr_constraint": False},
     {"complexity": 5, "bitrate": "9kbit"},
     {"rate": "8kHz", "bitrate": "12kbit", "frame": "60ms"},
     {"rate": "12kHz", "bitrate": "14kbit"},
