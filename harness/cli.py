@@ -206,7 +206,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "--delta", type=_above_zero, default=0.1, help="difference to be told (default: 0.1)"
     )
-    sub.add_argument("--metric", default="pesq-wb", help="default: pesq-wb")
+    sub.add_argument("--metric", help="default: what the verdict ranks by")
     sub.add_argument(
         "--power",
         type=_probability,
@@ -217,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         "--alpha",
         type=_probability,
         default=0.05,
-        help="two-sided level of each test (default: 0.05)",
+        help="two-sided level of all comparisons on a network together (default: 0.05)",
     )
     sub.add_argument(
         "--pilot",
@@ -486,7 +486,7 @@ def _power(arguments: argparse.Namespace) -> int:
     aim = Aim(arguments.delta, arguments.power, arguments.alpha)
     with Screen() as screen:
         outcome = power.power(wanted, screen)
-    out.print(escape(power.heading(wanted, outcome, aim)), soft_wrap=True)
+    out.print(escape(power.heading(outcome, aim)), soft_wrap=True)
     for pair in outcome.pairs:
         out.print(f"\n{escape(pair.label)}", style="bold", soft_wrap=True)
         if pair.comparison is None:
@@ -494,10 +494,12 @@ def _power(arguments: argparse.Namespace) -> int:
             continue
         out.print(escape(power.spread(pair.comparison)), soft_wrap=True)
         table = Table(*power.NEEDS, box=None)
-        for row in power.needs(pair.comparison, aim):
+        for row in power.needs(pair, aim):
             table.add_row(*map(escape, row))
         out.print(table)
-        out.print(power.seeds(pair.comparison, outcome.utterances, aim), soft_wrap=True)
+        out.print(power.seeds(pair, outcome.utterances, aim), soft_wrap=True)
+        if found := power.simulated(pair, outcome, aim):
+            out.print(found, soft_wrap=True)
     if outcome.directory is not None:
         out.print(f"\npilot: {escape(str(outcome.directory))}", soft_wrap=True)
     return EXIT_OK

@@ -70,6 +70,13 @@ def test_a_pilot_says_what_is_needed(
         assert int(low) <= int(mine) <= int(high)
         assert int(mine) <= int(other)
     assert "with the scenario's 7 utterances" in told
+    assert "at a level of 0.05 for all comparisons of a network together" in told
+    said = re.search(
+        r"the report's own test \(1 comparisons as one family, 400 simulated runs\): the scenario's"
+        r" 7 utterances x 1 seeds find it in \d+%; 80% take \d+ utterances",
+        told,
+    )
+    assert said is not None
 
 
 def test_codecs_without_scores_have_a_reason() -> None:
@@ -119,7 +126,7 @@ def test_codecs_without_scores_have_a_reason() -> None:
         ({}, ["--pilot", "5x2"], "expected 6 to 7 utterances"),
         ({}, ["--pilot", "6x1"], "at least 2 seeds, got 6x1"),
         ({}, ["--metric", "pesq-bw"], 'got "pesq-bw"; did you mean "pesq-wb"?'),
-        ({"kind": "music"}, [], "pesq-wb: is for speech only"),
+        ({"kind": "music"}, [], "pesq-wb-played: is for speech only"),
         ({"codecs": "[g711]"}, [], "expected two codecs to tell apart, got g711 alone"),
         ({"lines": "exclude: [{utterance: ['5*', '6*']}]\n"}, [], "at least 6 utterances"),
     ],

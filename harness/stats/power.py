@@ -12,7 +12,11 @@ With m utterances and k seeds of each, the mean difference has the variance V / 
 (two-stage sampling; Cochran 1977, 10.3), and the utterances' means are tested by Student's t. Its
 power at a true difference d is that of the noncentral t distribution with noncentrality
 d / sqrt(V / m); the need is the least m that reaches what is asked. It never falls below
-``MIN_CLUSTERS``, under which :mod:`harness.score.stats` claims nothing.
+``MIN_CLUSTERS``, under which nothing is claimed.
+
+The report tests a family of comparisons by sign flips; the level that it leaves to each of them,
+and how often it finds a difference, are those of :mod:`harness.stats.simulated`. With few
+utterances flips find less than t, since their p-values are multiples of 2^(1-m).
 
 Three designs are worked out from the same cells:
 
@@ -38,7 +42,8 @@ from numpy.typing import NDArray
 from scipy import special
 from scipy import stats as distributions
 
-from harness.stats import MIN_CLUSTERS
+from harness.stats.estimate import MIN_CLUSTERS
+from harness.stats.resample import drawn
 
 Design = Literal["paired", "apart", "independent"]
 DESIGNS: tuple[Design, ...] = ("paired", "apart", "independent")
@@ -107,8 +112,8 @@ class Comparison:
         narrow (they hold the truth in 80 % of pilots of 12 x 3, this in about 93 %).
         """
         mine = float(self.components[design].of_mean(seeds))
-        drawn = self.resampled[design].of_mean(seeds)
-        spread = float(np.log(np.maximum(drawn, _LEAST_VARIANCE)).std(ddof=1))
+        resampled = self.resampled[design].of_mean(seeds)
+        spread = float(np.log(np.maximum(resampled, _LEAST_VARIANCE)).std(ddof=1))
         reach = math.exp(spread * special.stdtrit(self.utterances - 1, (1 + _LEVEL) / 2))
         found = (utterances_needed(v, design, aim) for v in (mine, mine / reach, mine * reach))
         return Need(*found)
@@ -153,14 +158,14 @@ def compare(pilot: pd.DataFrame, codec: str, baseline: str, seed: int = 0) -> Co
     if not samples["difference"].can_be_split:
         return None
     number = len(samples["difference"].sizes)
-    drawn = np.random.default_rng(seed).integers(number, size=(RESAMPLES, number))
+    picks = drawn(number, seed, RESAMPLES)
     return Comparison(
         mean=float(np.mean(samples["difference"].means)),
         utterances=number,
         pairs=len(pairs),
         components=_by_design({name: _components(found) for name, found in samples.items()}),
         resampled=_by_design(
-            {name: _components(found.drawn(drawn), True) for name, found in samples.items()}
+            {name: _components(found.drawn(picks), True) for name, found in samples.items()}
         ),
     )
 

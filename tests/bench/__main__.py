@@ -16,6 +16,7 @@ PARTS = {
     "encodec": "EnCodec per frame, stateful against stateless",
     "scoring": "scoring on all cores against one",
     "virtual": "the virtual lab against the codec and metric calls that it makes",
+    "claims": "false claims of null runs, and a planted difference found as often as promised",
     "pairing": "runs needed to tell two codecs apart, with the same network and without",
 }
 

@@ -1,0 +1,191 @@
+"""Does the report claim what is not there, and find what is? Null runs and a planted difference.
+
+The same codec under ten names in the virtual lab, each with losses of its own: nothing that the
+verdict claims of them is true. 200 matrices of 12 utterances, PESQ-WB as played, whose cells are
+drawn from 80 of each utterance. (Under the same losses all ten are equal to the last bit, and
+there is nothing to claim by mistake.) Then one of the ten is made better by what
+:mod:`harness.stats.simulated` says that 12 utterances find in 80 % of the runs. Cells are simulated
+and scored as the lab does it, without writing them down.
+"""
+
+from __future__ import annotations
+
+import itertools
+import multiprocessing
+import os
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+from numpy.typing import NDArray
+from scipy.stats import binomtest
+
+from harness import codecs
+from harness.cell import packet_clock
+from harness.media.settings import ReceiverSettings
+from harness.network.fitting import fit
+from harness.network.link import Link, LinkPair, MediaTimeLoss
+from harness.network.trace import TAIL_NS, draw
+from harness.report import tables
+from harness.report.differences import differences
+from harness.report.verdicts import Verdict, verdicts
+from harness.score.quality import MEASURES, AudioTask, score_audio
+from harness.stats.simulated import Spread, share_found, spread_of
+from harness.store import Tables, schema
+from harness.store.tables import from_rows, to_pandas
+from harness.transports.base import TransportSettings
+from harness.units import NS_PER_MS, NS_PER_S
+from harness.virtual.compute import Zero
+from harness.virtual.simulate import Stream, simulate
+from tests.labs.conftest import voice
+
+MATRICES = 200
+NAMES = tuple(f"name-{number}" for number in range(10))
+PAIRS = list(itertools.combinations(NAMES, 2))
+UTTERANCES = 12
+EVENTS = 80
+"""Cells of each utterance."""
+SECONDS = 6.0
+"""Enough for the 3.2 s of active speech that PESQ wants."""
+RATE_HZ = 16_000
+POWER = 0.8
+LINK = Link(delay_ns=20 * NS_PER_MS, loss=MediaTimeLoss(0.1, 60 * NS_PER_MS))
+
+
+class Task(NamedTuple):
+    utterance: int
+    event: int
+    """Number of the losses that it meets."""
+
+    @property
+    def seed(self) -> int:
+        return self.event * UTTERANCES + self.utterance
+
+
+def measure() -> dict[str, str]:
+    tasks = [Task(*one) for one in itertools.product(range(UTTERANCES), range(EVENTS))]
+    with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
+        scores = np.reshape(pool.map(streamed, tasks, chunksize=20), (UTTERANCES, EVENTS))
+    matrices = list(drawn(scores))
+    false = sum(claims(verdict(one)) for one in matrices)
+    against = sum(bool(differences(one, NAMES[0])["told_apart"].any()) for one in matrices)
+    delta = promised(spread(matrices))
+    found = sum(told_apart(planted(one, delta)) for one in matrices)
+    return {
+        "matrices x names x utterances": f"{MATRICES} x {len(NAMES)} x {UTTERANCES}",
+        "PESQ-WB as played, mean and standard deviation": (
+            f"{np.mean(scores):.2f}, {np.std(scores):.2f}"
+        ),
+        "verdict claims a difference (aim <= 5 %)": share(false, MATRICES),
+        "differences to the first claim one (aim <= 5 %)": share(against, MATRICES),
+        f"planted: {delta:.3f}, promised in {POWER:.0%} of the runs": share(found, MATRICES),
+    }
+
+
+def streamed(task: Task) -> float:
+    """PESQ-WB as played of G.711 over loss of the task's own."""
+    track = np.tile(voice(SECONDS / 3, RATE_HZ, task.utterance), 3)  # without its long pauses
+    pcm = np.round(track * 32_767).astype(np.int16)
+    codec = codecs.create("g711", codecs.params_class("g711").model_validate({}), {})
+    facts = codec.facts
+    narrow = pcm[:: RATE_HZ // facts.sample_rate_hz]
+    trace = draw(LinkPair(LINK, Link()), task.seed, int(SECONDS + 2) * NS_PER_S + TAIL_NS)
+    seen = simulate(
+        Stream(
+            codec,
+            narrow,
+            fit(trace, packet_clock(facts, len(narrow))),
+            ReceiverSettings(),
+            TransportSettings(),
+            1,
+            task.seed,
+            Zero(),
+        )
+    )
+    audio = AudioTask(
+        pcm,
+        RATE_HZ,
+        seen.media,
+        seen.played,
+        "speech",
+        "none",
+        {"sample_rate_hz": facts.sample_rate_hz, "delay_samples": facts.delay_samples},
+    )
+    [pesq] = score_audio(audio, [m for m in MEASURES if (m.mode, m.track) == ("wb", "played")])
+    assert pesq["value"] is not None, pesq["reason"]
+    return pesq["value"]
+
+
+def drawn(scores: NDArray[np.float64], matrices: int = MATRICES) -> Iterator[Tables]:
+    """Tables of runs with ten cells of each utterance, none twice in a run.
+
+    ``scores`` has shape (utterances, events).
+    """
+    generator = np.random.default_rng(0)
+    for _ in range(matrices):
+        values = np.stack(
+            [generator.choice(row, len(NAMES), replace=False) for row in scores], axis=1
+        )
+        cells: list[dict[str, Any]] = []
+        rows: list[dict[str, Any]] = []
+        for (name, utterance), value in np.ndenumerate(values):
+            cell_id = f"{name}-{utterance}"
+            place = {"network": "n", "transport": "udp", "receiver": "r", "codec": NAMES[name]}
+            block = {"utterance": f"u{utterance}", "block": f"b{utterance}", "repetition": 0}
+            cells.append({"cell_id": cell_id, "status": "ok", **place, **block})
+            key = {"metric": "pesq", "mode": "wb", "track": "played"}
+            rows.append({"cell_id": cell_id, "value": float(value), **key})
+        found = {"runs": [{"run_id": "claims"}], "cells": cells, "scores": rows}
+        yield Tables(**{of: to_pandas(from_rows(of, found.get(of, []))) for of in schema.TABLES})
+
+
+def verdict(run: Tables) -> Verdict:
+    (found,) = verdicts(run, tables.summarise(run), ["n"])
+    return found
+
+
+def claims(judged: Verdict) -> bool:
+    """A verdict on what is alike says that something is worse than the best."""
+    return bool(judged.beaten)
+
+
+def spread(matrices: Sequence[Tables]) -> Spread:
+    """Of the ten names, from all matrices as repetitions of one another."""
+    rows = [
+        tables.scored(run, tables.ranking(run)).assign(block=lambda t, n=n: t["block"] + f"-{n}")
+        for n, run in enumerate(matrices)
+    ]
+    found = spread_of(pd.concat(rows, ignore_index=True))
+    assert found is not None
+    return found
+
+
+def promised(of: Spread) -> float:
+    """The difference that 12 utterances find with a probability of ``POWER``."""
+    low, high = 0.0, 4.0
+    for _ in range(10):
+        middle = (low + high) / 2
+        found = share_found(of, PAIRS, PAIRS[0], middle, UTTERANCES, 1)
+        low, high = (low, middle) if found >= POWER else (middle, high)
+    return high
+
+
+def planted(run: Tables, delta: float) -> Tables:
+    """The same with the first name ``delta`` better."""
+    better = set(run.cells.loc[run.cells["codec"] == NAMES[0], "cell_id"])
+    scores = run.scores.assign(value=run.scores["value"])
+    scores.loc[scores["cell_id"].isin(better), "value"] += delta
+    return Tables(run.runs, run.cells, run.packets, run.frames, scores, run.legacy)
+
+
+def told_apart(run: Tables) -> bool:
+    """The verdict puts the first of the names before the second."""
+    judged = verdict(run)
+    return judged.best.name[2] == NAMES[0] and NAMES[1] in {one.name[2] for one in judged.beaten}
+
+
+def share(count: int, of: int) -> str:
+    """A share with its exact binomial interval (Clopper and Pearson 1934)."""
+    low, high = binomtest(count, of).proportion_ci(0.95, "exact")
+    return f"{count} of {of} = {count / of:.1%} [{low:.1%}, {high:.1%}]"
