@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,8 +14,8 @@ from harness import units
 from harness.store import Tables
 
 MEANINGS = {
-    "per-packet": "every packet draws its own fate, as with netem: two codecs with packets of"
-    " other lengths meet other events",
+    "per-packet": "every packet draws its own fate, as with netem: no trace is drawn for a block,"
+    " and two codecs with packets of other lengths meet other events",
     "media-time": "drawn once per utterance and repetition, in continuous time: every codec meets"
     " the same events at the same media time",
     "scheduled": "it changes at set times, the same for all",
@@ -25,6 +25,8 @@ MEANINGS = {
 _VARYING = ("jitter_ns", "loss", "duplicate", "corrupt", "reorder", "replay", "changes")
 _EFFECTS = ("delay_ns", "rate", *_VARYING)
 _HASH_DIGITS = 8
+_STRETCHES = 8
+"""Of a recording that are listed one by one."""
 
 
 def is_clean(asked: str | None) -> bool:
@@ -59,6 +61,26 @@ class Network:
     """That have more than one cell with a trace."""
     split: tuple[str, ...]
     """Blocks whose cells met different traces: none, or the run is broken."""
+    met: str = ""
+    """Which seconds of its recordings; empty where nothing is recorded."""
+
+    @property
+    def has_trace(self) -> bool:
+        """Something of it is drawn, or laid down, once for a block, and not by each packet."""
+        return bool(self.traces) and self.varies
+
+    @property
+    def shared(self) -> str:
+        """What the cells of a block have in common, where they are not :attr:`split`."""
+        if not self.impairment or not self.traces:
+            return "–"
+        own = "each codec's packets draw their own, with the block's seed"
+        if not self.has_trace:
+            return f"no trace is drawn: {own}"
+        some = (self.blocks and f"yes, all {self.blocks} blocks") or "one cell a block"
+        if "per-packet" in self.impairment:
+            return f"{some}, but for what is per packet: {own}"
+        return some
 
     @property
     def varies(self) -> bool:
@@ -85,8 +107,45 @@ def networks(tables: Tables) -> dict[str, Network]:
             digest=hashes[0][:_HASH_DIGITS] if hashes else "",
             blocks=int((of_block.size() > 1).sum()),
             split=tuple(distinct.index[distinct > 1].astype(str)),
+            met=_met(asked, cells.get("recorded_part", pd.Series(dtype=str)).dropna().unique()),
         )
     return found
+
+
+def _met(asked: str | None, parts: Iterable[str]) -> str:
+    """Which seconds of its recordings the cells of a network met, in words."""
+    pair, told = _pair(asked), []
+    parsed = [json.loads(part) for part in parts]
+    for direction, name in (("forward", ""), ("reverse", "back: ")):
+        replay = pair.get(direction, {}).get("replay")
+        stretches = [part[direction] for part in parsed if direction in part]
+        if not replay or not stretches:
+            continue
+        whole = replay["duration_ns"] / units.NS_PER_S
+        merged = _merged(stretches, whole)
+        share = sum(end - begin for begin, end in merged) / whole
+        listed = ", ".join(f"{begin:.0f}–{end:.0f}" for begin, end in merged[:_STRETCHES])
+        more = f" and {len(merged) - _STRETCHES} more" * (len(merged) > _STRETCHES)
+        told.append(f"{name}{share:.0%} of it: seconds {listed}{more}")
+    return "; ".join(told)
+
+
+def _merged(stretches: Iterable[Sequence[float]], whole: float) -> list[tuple[float, float]]:
+    """Stretches of a recording ``whole`` seconds long, in order and without overlap; one that goes
+    beyond its end goes on at its beginning."""
+    pieces: list[tuple[float, float]] = []
+    for begin, end in stretches:
+        if end - begin >= whole:
+            return [(0.0, whole)]
+        begin, end = begin % whole, begin % whole + end - begin
+        pieces += [(begin, min(end, whole)), (0.0, max(end - whole, 0.0))]
+    merged: list[tuple[float, float]] = []
+    for begin, end in sorted(piece for piece in pieces if piece[1] > piece[0]):
+        if merged and begin <= merged[-1][1]:
+            merged[-1] = (merged[-1][0], max(merged[-1][1], end))
+        else:
+            merged.append((begin, end))
+    return merged
 
 
 def course(asked: str | None) -> pd.DataFrame:
@@ -173,6 +232,8 @@ def _instant(link: Mapping[str, Any]) -> Iterator[str]:
 def _replay(replay: Mapping[str, Any]) -> str:
     length = units.format_duration(replay["duration_ns"])
     begins = f", from {units.format_duration(replay['offset_ns'])}" * bool(replay["offset_ns"])
+    if replay.get("spread"):
+        begins = ", each block from a place of its own"
     ends = {"loop": "again and again", "stop": "the audio ends with it"}.get(replay["end"])
     told = f"recorded ({replay['format']} {replay['sha256'][:_HASH_DIGITS]}, {length}{begins}"
     return told + (f", {ends})" if ends else ")")

@@ -143,6 +143,56 @@ def test_a_block_whose_cells_met_different_traces_is_found() -> None:
     assert (found.blocks, found.split, found.traces) == (2, ("b1",), 3)
 
 
+@pytest.mark.parametrize(
+    ("impairment", "link", "has_trace", "said"),
+    [
+        ("per-packet", Link(loss=Bernoulli(0.1)), False, "no trace is drawn: each codec's packets"),
+        ("media-time", Link(loss=SPELLS), True, "yes, all 1 blocks"),
+        (
+            "per-packet+recorded",
+            Link(replay=Replay(RECORDING)),
+            True,
+            "yes, all 1 blocks, but for what is per packet: each codec's packets draw their own",
+        ),
+        ("per-packet", Link(delay_ns=MS), False, "–"),
+    ],
+)
+def test_what_packets_draw_themselves_is_not_called_one_trace(
+    impairment: str, link: Link, has_trace: bool, said: str
+) -> None:
+    cell = {"block": "b", "utterance": "u", "trace_sha256": "aa" * 32, "impairment": impairment}
+    cells = [cell | {"codec": codec, "link_asked": asked(link)} for codec in ("x", "y")]
+    found = links.networks(run_of(cells, []))["n"]
+    assert found.has_trace == has_trace
+    assert found.shared.startswith(said)
+
+
+def test_which_seconds_of_a_recording_were_met() -> None:
+    def met(*parts: tuple[float, float], offset: Replay | None = None) -> str:
+        replay = offset or Replay(RECORDING, end="loop", spread=True)
+        cells = [
+            {
+                "block": f"b{number}",
+                "codec": "x",
+                "utterance": "u",
+                "trace_sha256": "aa" * 32,
+                "impairment": "recorded",
+                "link_asked": asked(Link(replay=replay)),
+                "recorded_part": json.dumps({"forward": part}),
+            }
+            for number, part in enumerate(parts)
+        ]
+        return links.networks(run_of(cells, []))["n"].met
+
+    assert met((5, 20), (15, 25)) == "33% of it: seconds 5–25"
+    assert met((30, 42), (50, 68)) == "50% of it: seconds 0–8, 30–42, 50–60"
+    assert met((3, 80)) == "100% of it: seconds 0–60"
+    many = [(6 * n, 6 * n + 1) for n in range(10)]
+    assert met(*many).endswith("36–37, 42–43 and 2 more")
+    spread = Replay(RECORDING, spread=True)
+    assert "each block from a place of its own" in links.describe_link(asked(Link(replay=spread)))
+
+
 def test_runs_from_before_traces_say_nothing_of_them() -> None:
     run = run_of([{"codec": "x", "utterance": "u", "link_asked": asked(Link(delay_ns=MS))}], [])
     run.cells[["impairment", "trace_sha256", "control"]] = pd.NA
