@@ -19,7 +19,7 @@ import psutil
 from harness.assets import AssetStore
 from harness.assets.manifest import asset_of, corpora
 from harness.assets.store import ENV_MIRROR
-from harness.codecs import opus
+from harness.codecs import opus_library
 from harness.errors import AssetError, HarnessError, MachineCannot
 from harness.labs.docker import connect
 from harness.network import probe
@@ -153,7 +153,7 @@ def _gpu() -> Finding:
 
 def _libopus() -> Finding:
     try:
-        return Finding("libopus", True, opus.library().name)
+        return Finding("libopus", True, opus_library.library().name)
     except HarnessError as error:
         return Finding("libopus", False, str(error), "pip install av, or apt-get install libopus0")
 

@@ -13,7 +13,7 @@ from codec_signals import frames, payloads, speech_like
 from pesq import pesq
 
 from harness.assets import AssetStore, load_corpora, prepare, resampled
-from harness.codecs import opus
+from harness.codecs import opus, opus_library
 from harness.codecs.base import Codec, Pcm
 from harness.errors import Unsupported
 from harness.scenario import CorpusEntry
@@ -162,7 +162,7 @@ def test_the_library_named_in_the_environment_is_the_only_one_tried(
         with pytest.raises(Unsupported, match=r"no libopus \(.*tmp.*libopus\.so.*HARNESS_LIBOPUS"):
             opus.library()
         monkeypatch.delenv("HARNESS_LIBOPUS")
-        monkeypatch.setattr(opus, "_BUILT", tmp_path / "not-built.so")
+        monkeypatch.setattr(opus_library, "_BUILT", tmp_path / "not-built.so")
         opus.library.cache_clear()
         assert "av.libs" in opus.library().path
     finally:
