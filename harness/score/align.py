@@ -79,12 +79,13 @@ def check(
 ) -> Alignment:
     """How far ``degraded`` still lies behind ``reference``: two tracks of one rate."""
     lag_s, confidence = gcc_phat(reference, degraded, rate_hz, spectra)
+    told = float(f"{confidence:.4g}")
     if confidence >= MIN_CONFIDENCE:
-        return Alignment("gcc-phat", 1000 * lag_s, confidence)
+        return Alignment("gcc-phat", 1000 * lag_s, told)
     lag_s, correlation = envelope_lag(reference, degraded, rate_hz)
     if correlation >= MIN_ENVELOPE_CORRELATION:
-        return Alignment("envelope", 1000 * lag_s, confidence)
-    return Alignment("calibrated", None, confidence)
+        return Alignment("envelope", 1000 * lag_s, told)
+    return Alignment("calibrated", None, told)
 
 
 def gcc_phat(

@@ -372,3 +372,11 @@ def test_what_a_late_change_did_is_left_out_and_said() -> None:
     assert "made up to 25.00 ms late" in found["changes in time"].note
     found = verdicts(link, log, changes=made(link, 100 * MS))
     assert found["changes in time"].ok is False
+
+
+def test_figures_have_the_decimals_that_every_cpu_agrees_on() -> None:
+    link = LINKS["everything"]
+    figures = prove(LinkPair(link, Link()), log_of(link))
+    numbers = [n for f in figures for n in (f.asked, f.measured, f.tolerance) if n is not None]
+    assert len(numbers) > 10
+    assert numbers == [round(number, 6) for number in numbers]

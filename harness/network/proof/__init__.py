@@ -20,12 +20,13 @@ from harness.errors import Blame
 from harness.network.link import Deliveries, Link, LinkPair, Rate
 from harness.network.proof import changing, static
 from harness.network.proof.changing import GUARD_NS
-from harness.network.proof.sample import Sample
+from harness.network.proof.sample import Figure, Sample
 from harness.records import Columns
 
 __all__ = ["GUARD_NS", "ProofFigure", "prove"]
 
 Direction = Literal["forward", "reverse"]
+_DECIMALS = 6
 _UNITS_OF_CHANCE = ("share", "packets")
 """Of figures that count what a link's effects did to packets."""
 
@@ -77,7 +78,7 @@ def prove(
                 found = changing.figures(link, sample, t0_ns or 0, made)
             else:
                 found = static.figures(link, sample)
-            figures += [ProofFigure(direction, **figure) for figure in found]
+            figures += [ProofFigure(direction, **_rounded(figure)) for figure in found]
         elif direction == "forward":
             figures.append(
                 ProofFigure(
@@ -85,3 +86,11 @@ def prove(
                 )
             )
     return figures
+
+
+def _rounded(figure: Figure) -> dict[str, Any]:
+    """A figure with as many decimals as do not depend on how a CPU adds."""
+    return {
+        name: round(value, _DECIMALS) if isinstance(value, float) else value
+        for name, value in figure.items()
+    }
