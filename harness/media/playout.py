@@ -7,7 +7,8 @@ per pull, its depth counted from the least delayed of the first ten frames: wher
 first one, what is too deep is left out at once. ``adaptive`` (after WebRTC's NetEQ) holds the depth
 that ``jitterbuffer`` asks for:
 
-* too deep or too shallow: one pitch period of a decoded frame is left out or put in;
+* too deep or too shallow: one pitch period of a decoded frame is left out or put in
+  (``media/depth.py``: in pauses first);
 * empty: time is inserted instead of skipping media, as long as the depth stays within ``max_ns``;
   the decoder conceals meanwhile, as it would for a lost frame. If a later packet shows that frames
   were lost, the inserted time is relabelled as their concealment and the depth is unchanged. So
@@ -41,13 +42,14 @@ from harness.codecs.base import CodecFacts, Decoder, Pcm
 from harness.errors import CellFailed
 from harness.lateness import Schedule
 from harness.media.concealment import generic_concealment
+from harness.media.depth import DepthControl
 from harness.media.feedback import Reporter
-from harness.media.jitterbuffer import BAND_NS, Anchor, DelayEstimator
+from harness.media.jitterbuffer import Anchor, DelayEstimator
 from harness.media.packet import REPORT_TIMES, ForeignPacket, Packet, Purpose
 from harness.media.protection import ParityStore, Restored, interleaved_slot, unwrap
 from harness.media.reassembly import Reassembler
 from harness.media.settings import ReceiverSettings, SenderSettings
-from harness.media.stretch import LONGEST_PERIOD_S, accelerate, expand, leave_out
+from harness.media.stretch import LONGEST_PERIOD_S, leave_out
 from harness.media.wire import HARNESS, Wire
 from harness.records import (
     PLAYED_FRAMES,
@@ -57,7 +59,7 @@ from harness.records import (
     Verdict,
     from_rows,
 )
-from harness.units import NS_PER_MS, NS_PER_S, samples_to_ns
+from harness.units import NS_PER_S, samples_to_ns
 
 # Looking a member up in its enum takes longer than all else that is done with a verdict.
 _USED, _DUPLICATE, _LATE = Verdict.USED, Verdict.DUPLICATE, Verdict.LATE
@@ -67,10 +69,6 @@ _DECODED = Kind.DECODED
 _INT16 = np.dtype(np.int16)
 P = ParamSpec("P")
 R = TypeVar("R")
-_ALIKE = 0.8
-_ALIKE_IN_HASTE = 0.4
-_HASTE_NS = 100 * NS_PER_MS
-"""This far outside its band the depth matters more than an audible seam."""
 
 
 class TimedDecoder:
@@ -145,6 +143,7 @@ class ReceiverCore:
         self._buffer = Reassembler()
         self._delays = DelayEstimator(settings, facts.frame_ns)
         self._anchor = Anchor()
+        self._depth = DepthControl(facts.sample_rate_hz)
         self._packets: list[list[int]] = []
         self._rows: list[list[int]] = []
         self._next = 0
@@ -386,7 +385,7 @@ class ReceiverCore:
         if not self._adaptive:
             heard = self._catch_up(audio, pull_ns)
         else:
-            heard = self._stretch(audio, pull_ns) if kind is _DECODED else audio
+            heard = self._fit(audio, pull_ns) if kind is _DECODED else audio
         if kind is _DECODED and len(heard) != len(audio):
             kind = Kind.STRETCHED
         end_ns = self._clock()
@@ -530,16 +529,9 @@ class ReceiverCore:
         excess = (pull_ns - due_ns) * self._rate_hz // NS_PER_S
         return leave_out(audio, min(excess, len(audio)), self._rate_hz) if excess > 0 else audio
 
-    def _stretch(self, audio: Pcm, pull_ns: int) -> Pcm:
-        """``audio``, a pitch period longer or shorter where the depth is off its target."""
-        too_deep_ns = self._depth_ns(pull_ns) - self._delays.target_ns() - BAND_NS
-        too_shallow_ns = -too_deep_ns - BAND_NS
-        alike = _ALIKE_IN_HASTE if max(too_deep_ns, too_shallow_ns) > _HASTE_NS else _ALIKE
-        if too_deep_ns > 0:
-            return accelerate(self._last_played(), audio, self._rate_hz, alike)
-        if too_shallow_ns > 0:
-            return expand(self._last_played(), audio, self._rate_hz, alike)
-        return audio
+    def _fit(self, audio: Pcm, pull_ns: int) -> Pcm:
+        excess_ns = self._depth_ns(pull_ns) - self._delays.target_ns()
+        return self._depth.fit(audio, self._last_played, excess_ns)
 
     def _last_played(self) -> Pcm:
         """As much of what was heard last as any pitch period needs, silence before the first."""

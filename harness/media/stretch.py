@@ -16,8 +16,6 @@ SHORTEST_PERIOD_S = 0.0025
 """400 Hz, above nearly all voices."""
 LONGEST_PERIOD_S = 0.015
 """66 Hz, below nearly all voices (ITU-T G.711 Appendix I searches to the same limit)."""
-_QUIET_RMS = 10 ** (-50 / 20) * 32768
-"""Below -50 dB of full scale any seam is inaudible."""
 
 
 def period_range(rate_hz: int, longest_samples: int) -> tuple[int, int]:
@@ -53,10 +51,6 @@ def cross_fade(old: NDArray[np.generic], new: NDArray[np.generic]) -> Pcm:
     return np.rint(mixed).astype(np.int16)
 
 
-def _is_quiet(signal: Pcm) -> bool:
-    return float(np.sqrt(np.mean(signal.astype(np.float64) ** 2))) < _QUIET_RMS
-
-
 def _seam(history: Pcm, frame: Pcm, rate_hz: int, longest: int, likeness: float) -> int | None:
     """A period that may be put in or left out at the start of ``frame``; None if it would show."""
     lowest, highest = period_range(rate_hz, longest)
@@ -64,7 +58,7 @@ def _seam(history: Pcm, frame: Pcm, rate_hz: int, longest: int, likeness: float)
     if highest < lowest or len(signal) < 2 * highest:
         return None
     period, found = pitch_period(signal, lowest, highest)
-    return period if found >= likeness or _is_quiet(signal[-2 * highest :]) else None
+    return period if found >= likeness else None
 
 
 def expand(history: Pcm, frame: Pcm, rate_hz: int, likeness: float) -> Pcm:
@@ -80,24 +74,26 @@ def expand(history: Pcm, frame: Pcm, rate_hz: int, likeness: float) -> Pcm:
     return np.concatenate((cross_fade(frame[:period], history[-period:]), frame))
 
 
-def leave_out(frame: Pcm, samples: int, rate_hz: int) -> Pcm:
-    """``frame`` without so many samples, its start fading within 2.5 ms into what comes after
-    them. Empty where they are all of it."""
-    rest = frame[samples:]
-    overlap = min(round(SHORTEST_PERIOD_S * rate_hz), len(rest))
-    return np.concatenate((cross_fade(frame[:overlap], rest[:overlap]), rest[overlap:]))
-
-
-def accelerate(history: Pcm, frame: Pcm, rate_hz: int, likeness: float) -> Pcm:
-    """``frame`` without one period, or itself where the signal is less alike than ``likeness``.
+def accelerate(history: Pcm, frame: Pcm, rate_hz: int, likeness: float, longest: int) -> Pcm:
+    """``frame`` without one period of at most ``longest`` samples, or itself where the signal is
+    less alike than ``likeness``.
 
     The start of the frame fades into what comes one period later.
     """
     overlap = round(SHORTEST_PERIOD_S * rate_hz)
-    period = _seam(history, frame, rate_hz, len(frame) - overlap, likeness)
+    period = _seam(history, frame, rate_hz, min(longest, len(frame) - overlap), likeness)
     if period is None:
         return frame
-    overlap = min(period, len(frame) - period)
-    return np.concatenate(
-        (cross_fade(frame[:overlap], frame[period : period + overlap]), frame[period + overlap :])
-    )
+    return _cut(frame, period, min(period, len(frame) - period))
+
+
+def leave_out(frame: Pcm, samples: int, rate_hz: int) -> Pcm:
+    """``frame`` without so many samples, its start fading within 2.5 ms into what comes after
+    them. Empty where they are all of it."""
+    overlap = round(SHORTEST_PERIOD_S * rate_hz)
+    return _cut(frame, samples, min(overlap, len(frame) - samples))
+
+
+def _cut(frame: Pcm, samples: int, overlap: int) -> Pcm:
+    rest = frame[samples:]
+    return np.concatenate((cross_fade(frame[:overlap], rest[:overlap]), rest[overlap:]))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from harness.media.jitterbuffer import Anchor, DelayEstimator
+from harness.media.jitterbuffer import BAND_NS, Anchor, DelayEstimator
 from harness.media.settings import ReceiverSettings
 
 MS = 1_000_000
@@ -13,13 +13,23 @@ def estimator(**settings: int) -> DelayEstimator:
     return DelayEstimator(ReceiverSettings(mode="adaptive", **settings), FRAME_NS)
 
 
-def test_the_start_depth_holds_until_a_second_has_been_heard() -> None:
-    delays = estimator(start_ns=90 * MS)
-    for frame in range(49):
+def test_the_start_depth_fades_within_a_second() -> None:
+    delays = estimator(start_ns=100 * MS)
+    targets = [delays.target_ns()]
+    for frame in range(50):
         delays.add(frame, 5 * MS)
-        assert delays.target_ns() == 90 * MS
-    delays.add(49, 5 * MS)
-    assert delays.target_ns() == FRAME_NS
+        targets.append(delays.target_ns())
+    assert targets[0] == 100 * MS
+    assert targets[25] == 50 * MS
+    assert targets[50] == FRAME_NS
+    assert targets == sorted(targets, reverse=True)
+
+
+def test_a_delay_above_the_start_depth_counts_at_once() -> None:
+    delays = estimator(start_ns=60 * MS)
+    for frame in range(5):
+        delays.add(frame, (95 if frame == 3 else 5) * MS)
+    assert delays.target_ns() == 90 * MS
 
 
 def test_the_target_is_a_high_quantile_of_the_delay_variation() -> None:
@@ -27,14 +37,14 @@ def test_the_target_is_a_high_quantile_of_the_delay_variation() -> None:
     for i in range(250):
         delays.add(i, (1_000 + i) * MS)  # PDV 0...249 ms, evenly; a constant delay does not matter
     assert delays.fastest_ns == 1_000 * MS
-    assert delays.target_ns() == int(0.97 * 249) * MS
+    assert delays.target_ns() == 240 * MS  # 96 % of 249, rounded up
 
 
 def test_the_target_stays_a_band_below_the_maximum() -> None:
     delays = estimator(max_ns=200 * MS)
     for i in range(100):
         delays.add(i, i % 2 * 900 * MS)
-    assert delays.target_ns() == 180 * MS
+    assert delays.target_ns() == 200 * MS - BAND_NS
 
 
 def test_what_is_five_seconds_old_is_forgotten() -> None:

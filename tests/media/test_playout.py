@@ -377,16 +377,55 @@ def depth_ms(frames: dict) -> np.ndarray:
 LONG = send(voiced(320 * 500))
 
 
+def spoken(frames: int) -> Pcm:
+    """Half a second of pause, a second of voice, and so on, with noise 54 dB below the voice."""
+    noise = np.random.default_rng(1).normal(0, 15, 320 * frames).astype(np.int16)
+    talks = np.arange(320 * frames) // 8_000 % 3 != 0
+    return voiced(320 * frames) * talks + noise
+
+
+def stretched(frames: dict) -> set[int]:
+    return set(frames["frame"][frames["kind"] == Kind.STRETCHED].tolist())
+
+
+def in_pause(frame: int) -> bool:
+    return frame // 25 % 3 == 0
+
+
 def test_adaptive_drains_to_what_a_steady_network_needs() -> None:
     start_deep = ReceiverSettings(mode="adaptive", start_ns=200 * MS)
-    heard = listen(arrivals(LONG, [30 * MS]), LONG.frames, start_deep)
+    talk = send(spoken(500))
+    heard = listen(arrivals(talk, [30 * MS]), 500, start_deep)
     depths = depth_ms(heard.frames) - 30
     assert depths[0] == 200
-    assert 20 <= depths[-1] <= 41
+    assert 20 <= depths[-1] <= 35
     assert set(kinds(heard.frames)) == {"DECODED", "STRETCHED"}
-    np.testing.assert_array_equal(heard.core.media(), voiced(320 * 500))
+    np.testing.assert_array_equal(heard.core.media(), spoken(500))
     removed = len(heard.core.media()) - len(heard.core.played())
     assert removed == round((200 - depths[-1]) * 16)
+
+
+def test_a_small_excess_is_taken_out_in_pauses_only() -> None:
+    talk = send(spoken(500))
+    heard = listen(arrivals(talk, [30 * MS]), 500, ADAPTIVE)
+    assert 20 <= depth_ms(heard.frames)[-1] - 30 <= 35
+    assert stretched(heard.frames)
+    assert all(map(in_pause, stretched(heard.frames)))
+
+
+def test_a_voice_without_pauses_is_shortened_only_while_far_too_deep() -> None:
+    heard = listen(arrivals(LONG, [30 * MS]), LONG.frames, ADAPTIVE)
+    assert not stretched(heard.frames), "60 ms are not far from 20 ms"
+    start_deep = ReceiverSettings(mode="adaptive", start_ns=200 * MS)
+    heard = listen(arrivals(LONG, [30 * MS]), LONG.frames, start_deep)
+    assert 70 <= depth_ms(heard.frames)[-1] - 30 <= 80
+
+
+def test_a_buffer_that_is_too_shallow_grows_in_speech_too() -> None:
+    """Late frames are heard more than a repeated period."""
+    jitter = [0, 0, 0, 80 * MS, 60 * MS, 40 * MS, 20 * MS]
+    heard = listen(arrivals(LONG, jitter), LONG.frames, ReceiverSettings("adaptive", 20 * MS))
+    assert depth_ms(heard.frames)[50] >= 80
 
 
 def test_adaptive_deepens_until_jitter_no_longer_makes_packets_late() -> None:

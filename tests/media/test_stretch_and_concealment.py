@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 
 from harness.media.concealment import Concealment
-from harness.media.stretch import accelerate, cross_fade, expand, period_range, pitch_period
+from harness.media.stretch import (
+    accelerate,
+    cross_fade,
+    expand,
+    leave_out,
+    period_range,
+    pitch_period,
+)
 
 from .simulation import voiced
 
@@ -37,21 +44,36 @@ def test_stretching_a_voice_changes_its_length_by_a_period_and_nothing_else(rate
 
     longer = expand(history, frame, rate_hz, 0.8)
     np.testing.assert_allclose(longer, signal[4 * size - period : 5 * size], atol=3)
-    shorter = accelerate(history, frame, rate_hz, 0.8)
+    shorter = accelerate(history, frame, rate_hz, 0.8, len(frame))
     np.testing.assert_allclose(shorter, frame[: len(frame) - period], atol=3)
 
 
-@pytest.mark.parametrize("stretch", [expand, accelerate])
-def test_what_does_not_repeat_itself_is_left_alone_unless_in_haste_or_quiet(stretch) -> None:
+STRETCHES = [expand, lambda *given: accelerate(*given, longest=320)]
+
+
+@pytest.mark.parametrize("stretch", STRETCHES, ids=["expand", "accelerate"])
+def test_what_does_not_repeat_itself_is_left_alone_unless_any_seam_will_do(stretch) -> None:
     noise = np.random.default_rng(1).normal(0, 3000, 1000).astype(np.int16)
     history, frame = noise[:640], noise[640:960]
     assert stretch(history, frame, 16_000, 0.8) is frame
     assert len(stretch(history, frame, 16_000, 0.0)) != len(frame)
-    quiet = noise // 1000
-    assert len(stretch(quiet[:640], quiet[640:960], 16_000, 0.8)) != len(frame)
 
 
-@pytest.mark.parametrize("stretch", [expand, accelerate])
+def test_no_more_is_left_out_than_is_allowed() -> None:
+    signal = voiced(960)
+    shorter = accelerate(signal[:640], signal[640:], 16_000, 0.0, longest=100)
+    assert 220 <= len(shorter) < 320
+    assert len(accelerate(signal[:640], signal[640:], 16_000, 0.0, longest=39)) == 320
+
+
+def test_what_is_left_out_is_as_long_as_asked() -> None:
+    frame = voiced(320)
+    assert len(leave_out(frame, 100, 16_000)) == 220
+    np.testing.assert_array_equal(leave_out(frame, 100, 16_000)[40:], frame[140:])
+    assert len(leave_out(frame, 320, 16_000)) == 0
+
+
+@pytest.mark.parametrize("stretch", STRETCHES, ids=["expand", "accelerate"])
 def test_frames_too_short_for_a_period_are_left_alone(stretch) -> None:
     signal = voiced(679)
     frame = signal[640:]  # under 2.5 ms, the shortest period
