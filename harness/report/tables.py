@@ -51,7 +51,7 @@ FIGURES = (
     ),
     Shown(
         "pesq_wb_played", "PESQ-WB as played", "pesq", "wb", "played", "MOS-LQO", "higher", 1, 2,
-        "the same of what came out of the device, pauses and stretching included",
+        "speech quality of what came out of the device, pauses and stretching included",
     ),
     Shown(
         "stoi", "STOI", "stoi", "classic", "media", "", "higher", 1, 3,
