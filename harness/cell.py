@@ -441,7 +441,8 @@ def written_up(
     ]
     packets, frames = joined[0]
     counters = observed.link["counters"]
-    figures = prove(met.pair, observed.link_log, counters.get("t0_ns"), counters.get("changes"))
+    clock, changes = counters.get("t0_ns"), counters.get("changes")
+    figures = prove(met.pair, observed.link_log, clock, changes, row["link"])
     if met.head_start_ns is not None:
         figures.append(_bucket_figure(met.head_start_ns))
     frames_total = frame_count(len(met.pcm), facts)

@@ -33,6 +33,20 @@ sys.stdin.read()
 
 
 @dataclass
+class LinkProcess:
+    """A link agent as :class:`harness.control.AgentProcess`."""
+
+    process: subprocess.Popen[Any]
+    title: str = "the link agent"
+
+    def runs(self) -> bool:
+        return self.process.poll() is None
+
+    def post_mortem(self) -> str:
+        return f"exit code {self.process.wait(10)}"
+
+
+@dataclass
 class Wire:
     """UDP sockets at both ends and the agent between them."""
 
@@ -104,7 +118,7 @@ def wire(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Wire]:
             *("-m", "harness.network.agent", "--socket", str(path), "--name", "link"),
             *("--unshare", "--pdeathsig"),
         )
-        channel, hello = listener.accept("link", 20, lambda: agent.poll() is None)
+        channel, hello = listener.accept("link", 20, LinkProcess(agent))
         stack.callback(channel.close)
         assert hello["pid"] == agent.pid
         channel.call("build_middle")

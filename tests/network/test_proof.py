@@ -167,7 +167,73 @@ def test_directions_are_judged_apart() -> None:
     both = {k: np.concatenate([log[k], log_of(Link())[k]]) for k in log}
     assert [f for f in prove(LinkPair(Link(), Link(50 * MS)), both) if f.ok is False] == []
     wrong = [f for f in prove(LinkPair(Link(50 * MS), Link()), both) if f.ok is False]
-    assert {(f.direction, f.figure) for f in wrong} == {("forward", "delay"), ("reverse", "delay")}
+    times = ("delay", "delay p95")
+    assert {(f.direction, f.figure) for f in wrong} == {
+        (direction, figure) for direction in ("forward", "reverse") for figure in times
+    }
+
+
+STEP = replace(Link(50 * MS), changes=(Change(2000 * MS, Link(80 * MS)),))
+
+
+def judged_by(engine: str, asked: Link, log: Columns) -> dict[str, bool | None]:
+    figures = prove(LinkPair(asked, Link()), log, engine=engine)
+    return {f.figure: f.ok for f in figures if f.direction == "forward"}
+
+
+@pytest.mark.parametrize(
+    ("engine", "off_us", "ok"),
+    [
+        ("netem", 900, True),
+        ("netem", 3_000, False),
+        ("relay", 200, True),
+        ("relay", 700, False),
+        ("model", 0, True),
+        ("model", 20, False),
+    ],
+)
+def test_a_delay_is_held_to_what_its_engine_can_do(engine: str, off_us: int, ok: bool) -> None:
+    for link in (Link(50 * MS), STEP):
+        log = log_of(link)
+        log["out_ns"] = log["out_ns"] + off_us * 1000
+        assert judged_by(engine, link, log)["delay"] is ok
+
+
+@pytest.mark.parametrize("engine", ["netem", "relay", "model"])
+@pytest.mark.parametrize(
+    "link",
+    [
+        Link(50 * MS),
+        Link(50 * MS, 2 * MS, "normal"),
+        STEP,
+    ],
+    ids=["static", "jittered", "changing"],
+)
+def test_a_tail_that_nobody_asked_for_is_caught(engine: str, link: Link) -> None:
+    """One packet in eleven is 20 ms later: neither median nor quartiles see it."""
+    log = log_of(link, 1000)
+    late = np.arange(len(log["in_ns"])) % 11 == 0
+    assert judged_by(engine, link, log)["delay p95"] is True
+    log["out_ns"] = log["out_ns"] + late * 20 * MS
+    judged = judged_by(engine, link, log)
+    assert judged["delay p95"] is False
+    if engine != "model":
+        assert judged["delay"] is True
+
+
+@pytest.mark.parametrize("name", LINKS)
+def test_the_model_is_exact_and_held_to_that(name: str) -> None:
+    for seed in "123":
+        log = log_of(LINKS[name], 500, seed=seed)
+        assert False not in judged_by("model", LINKS[name], log).values()
+
+
+def test_the_tail_of_a_clipped_distribution_is_that_of_what_is_left_of_it() -> None:
+    """A third of the packets would leave before they come; a quarter more skip the delay."""
+    clipped = Link(5 * MS, 15 * MS, "normal")
+    assert judged_by("model", clipped, log_of(clipped, 2000))["delay p95"] is True
+    narrower = log_of(Link(5 * MS, 10 * MS, "normal"), 2000)
+    assert judged_by("model", clipped, narrower)["delay p95"] is False
 
 
 # --- links that change ----------------------------------------------------------------------------

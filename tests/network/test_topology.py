@@ -21,7 +21,7 @@ from harness.network import link_to_json, topology
 from harness.network.link import Link, LinkPair
 from harness.network.probe import on_this_machine
 from harness.records import Outcome
-from tests.network.conftest import Wire
+from tests.network.conftest import LinkProcess, Wire
 
 ROOT = Path(__file__).parents[2]
 
@@ -156,7 +156,7 @@ def pair(
         options = ["--socket", str(directory / "s"), "--name", "link", "--pdeathsig", "--unshare"]
         options += ["--user"] if user else []
         agent = start(stack, "-m", "harness.network.agent", *options)
-        channel, _ = listener.accept("link", 20, lambda: agent.poll() is None)
+        channel, _ = listener.accept("link", 20, LinkProcess(agent))
         stack.callback(channel.close)
         channel.call("build_middle")
         endpoints = []

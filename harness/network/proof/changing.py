@@ -25,12 +25,11 @@ import numpy as np
 from harness.network.link import Bernoulli, Deliveries, Link, Loss, LossTrace, Rate
 from harness.network.model import DeliveryQueue, Queue, TokenBucket
 from harness.network.proof import chance, static
-from harness.network.proof.sample import Bools, Figure, Floats, Ints, Sample, idle, judged
+from harness.network.proof.sample import Bools, Figure, Floats, Floors, Ints, Sample, idle, judged
 from harness.network.proof.static import (
-    DELAY_FLOOR_MS,
-    DELAY_FLOOR_SHARE,
     MIN_PACKETS,
     RATE_TOLERANCE,
+    TAIL,
 )
 from harness.records import Outcome
 from harness.units import NS_PER_MS, NS_PER_S
@@ -100,6 +99,8 @@ class _Timeline:
                 if number == len(self.kinds):
                     self.kinds.append(replace(part, delay_ns=0, rate=None, changes=()))
             delays[n], kinds[n] = part.delay_ns, number
+        rated = (link, *(change.link for change in link.changes))
+        self.has_rate = any(part.rate is not None for part in rated)
         self.spreads = any(kind.jitter_ns or kind.reorder for kind in self.kinds)
         self.kind, self.delay_ns = kinds[near[1]], delays[near[1]]
         self.kind_near = kinds[near[[0, 2]]]
@@ -241,7 +242,8 @@ def _delay(sample: Sample, times: _Timeline) -> Iterator[Figure]:
         off_ms = (taken_ns - times.delay_ns[rows]) / NS_PER_MS
     asked = _Mixture(times, rows)
     middle = asked.quantile(0.5)
-    floor = DELAY_FLOOR_MS + DELAY_FLOOR_SHARE * asked_ms
+    floors = sample.floors
+    floor = floors.delay_ms + floors.delay_share * asked_ms
     yield judged(
         "delay",
         asked_ms + middle,
@@ -250,7 +252,7 @@ def _delay(sample: Sample, times: _Timeline) -> Iterator[Figure]:
         "ms",
         note="median deviation from the delay asked at entering, beside its median",
     )
-    yield from _changed_delay(times, rows, off_ms)
+    yield from _changed_delay(times, rows, off_ms, floors)
     half = (asked.quantile(0.75) - asked.quantile(0.25)) / 2
     quartiles = np.quantile(off_ms, [0.25, 0.75])
     by_chance = (asked.tolerance(0.25, n) + asked.tolerance(0.75, n)) / 2
@@ -258,13 +260,28 @@ def _delay(sample: Sample, times: _Timeline) -> Iterator[Figure]:
         "jitter",
         half,
         float(quartiles[1] - quartiles[0]) / 2,
-        by_chance + DELAY_FLOOR_MS + DELAY_FLOOR_SHARE * half,
+        by_chance + floors.delay_ms + floors.delay_share * half,
         "ms",
         note="half the interquartile range around the delay asked at entering",
     )
+    high = asked.quantile(TAIL)
+    if times.has_rate and any(kind.jitter_ns for kind in times.kinds):
+        why = "packets that jitter brings together wait for the rate"
+        yield idle("delay p95", high, "ms", why)
+        return
+    yield judged(
+        "delay p95",
+        high,
+        float(np.quantile(off_ms, TAIL)),
+        asked.tolerance(TAIL, n) + floors.tail_ms + floors.delay_share * asked_ms,
+        "ms",
+        note="beyond the delay asked at entering",
+    )
 
 
-def _changed_delay(times: _Timeline, rows: Bools, off_ms: Floats) -> Iterator[Figure]:
+def _changed_delay(
+    times: _Timeline, rows: Bools, off_ms: Floats, floors: Floors
+) -> Iterator[Figure]:
     delays_ns = times.delay_ns[rows]
     levels, counts = np.unique(delays_ns, return_counts=True)
     if len(levels) == 1:
@@ -285,7 +302,7 @@ def _changed_delay(times: _Timeline, rows: Bools, off_ms: Floats) -> Iterator[Fi
             "delay changes",
             asked.quantile(0.5),
             float(np.median(np.abs(off_ms[stretch]))),
-            asked.tolerance(0.5, len(stretch)) + DELAY_FLOOR_MS + DELAY_FLOOR_SHARE * middle_ms,
+            asked.tolerance(0.5, len(stretch)) + floors.delay_ms + floors.delay_share * middle_ms,
             "ms",
             note=f"median error, worst {len(stretch)} of {len(changed)} packets in a row that met"
             " another delay than the most frequent",
@@ -377,7 +394,8 @@ def _rate(
 ) -> Iterator[Figure]:
     jitter_ns = max(kind.jitter_ns for kind in times.kinds)
     waited_ns = sample.out_ns - sample.entered_ns
-    floor_ns = DELAY_FLOOR_MS * NS_PER_MS + 4 * jitter_ns
+    floors = sample.floors
+    floor_ns = floors.delay_ms * NS_PER_MS + 4 * jitter_ns
     queued = sample.out & (sample.waits_ns >= 0) & ((sample.waits_ns > 0) | (waited_ns > floor_ns))
     n = int(queued.sum())
     if n < MIN_PACKETS:
@@ -390,7 +408,7 @@ def _rate(
         "departures",
         0.0,
         float(np.median(error_ms)),
-        DELAY_FLOOR_MS + DELAY_FLOOR_SHARE * wait_ms + (2 * jitter_ns + refill_ns) / NS_PER_MS,
+        floors.delay_ms + floors.delay_share * wait_ms + (2 * jitter_ns + refill_ns) / NS_PER_MS,
         "ms",
         note=f"median error of when {n} queued packets left; their median wait {wait_ms:.1f} ms",
     )

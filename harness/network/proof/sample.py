@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -17,10 +18,34 @@ Figure = dict[str, Any]
 """The fields of a ``ProofFigure`` but its direction."""
 
 
+@dataclass(frozen=True)
+class Floors:
+    """What an engine adds to the times that it was asked for, beside what chance does.
+
+    ``delay_ms`` and ``delay_share`` (of what was asked) bound the middle of a distribution,
+    ``tail_ms`` its 95th percentile, which a machine that is busy now and then moves first.
+    """
+
+    delay_ms: float
+    delay_share: float
+    tail_ms: float
+
+
+ENGINES = {
+    "netem": Floors(1.0, 0.02, 3.0),
+    "relay": Floors(0.5, 0.0, 2.0),
+    "model": Floors(0.001, 0.0, 0.001),
+}
+"""By engine. The kernel counts a delay in ticks of its own and shares its timers with the machine.
+The relay is within 0.2 ms in the median, in the tail within the time that a thread takes to wake.
+The model has no machine below it: it is off by what rounding to whole ns does."""
+
+
 class Sample:
     """One direction's log, by order of entering."""
 
-    def __init__(self, log: Columns, direction: int) -> None:
+    def __init__(self, log: Columns, direction: int, floors: Floors = ENGINES["netem"]) -> None:
+        self.floors = floors
         chosen = np.flatnonzero(log["direction"] == direction)
         chosen = chosen[np.argsort(log["in_ns"][chosen], kind="stable")]
         self.in_ns: Ints = log["in_ns"][chosen].astype(np.int64)
@@ -42,6 +67,7 @@ class Sample:
     def where(self, chosen: Bools) -> Sample:
         """Some of its rows."""
         part = object.__new__(Sample)
+        part.floors = self.floors
         for name in ("in_ns", "out_ns", "sizes", "outcomes", "entered_ns", "waits_ns"):
             setattr(part, name, getattr(self, name)[chosen])
         part._count()

@@ -17,14 +17,15 @@ from harness.network.proof.sample import Figure, Ints, Sample, idle, judged
 from harness.records import Outcome
 from harness.units import NS_PER_MS, NS_PER_S
 
-DELAY_FLOOR_MS = 1.0
-DELAY_FLOOR_SHARE = 0.02
+TAIL = 0.95
 RATE_TOLERANCE = 0.05
 REORDER_SLACK = 0.01
 REORDER_FLOOR_NS = NS_PER_MS // 10
 """Packets of a burst that entered closer together than this may have been stamped by two cores,
 each with a queue of its own in the kernel: in which order they entered is not known."""
 MIN_PACKETS = 20
+_SKIP_MS = 1.0
+"""From half of a delay on, whoever skipped it can be told from those who were a little late."""
 MIN_BURSTS = 3
 MIN_WINDOWS = 3
 WINDOW_NS = 50 * NS_PER_MS
@@ -36,7 +37,7 @@ def figures(link: Link, sample: Sample) -> list[Figure]:
     if isinstance(link.rate, Rate):
         sample.entered_ns = sample.in_ns + link.delay_ns
         sample.waits_ns = _predicted_waits(link.rate, sample)
-    judges = (delay, jitter, loss, burst, duplicates, corruption, reordering, queue, rate)
+    judges = (delay, jitter, tail, loss, burst, duplicates, corruption, reordering, queue, rate)
     return [figure for judge in judges if (figure := judge(link, sample)) is not None]
 
 
@@ -67,7 +68,7 @@ def delay(link: Link, sample: Sample) -> Figure | None:
     if len(delays) < MIN_PACKETS:
         return idle("delay", middle, "ms", f"{len(delays)} packets found the queue empty")
     low, high = asked.interval(0.5, len(delays))
-    floor = DELAY_FLOOR_MS + DELAY_FLOOR_SHARE * middle
+    floor = sample.floors.delay_ms + sample.floors.delay_share * middle
     return judged(
         "delay",
         middle,
@@ -89,7 +90,7 @@ def jitter(link: Link, sample: Sample) -> Figure | None:
         low, high = asked.interval(q, len(delays))
         by_chance += max(asked.quantile(q) - low, high - asked.quantile(q)) / 2
     measured = float(np.subtract(*np.quantile(delays, [0.75, 0.25]))) / 2
-    floor = DELAY_FLOOR_MS + DELAY_FLOOR_SHARE * spread
+    floor = sample.floors.delay_ms + sample.floors.delay_share * spread
     return judged(
         "jitter",
         spread,
@@ -97,6 +98,28 @@ def jitter(link: Link, sample: Sample) -> Figure | None:
         by_chance + floor,
         "ms",
         note="half the interquartile range",
+    )
+
+
+def tail(link: Link, sample: Sample) -> Figure | None:
+    delays = sample.unqueued_delays_ms()
+    asked = _asked(link)
+    high = asked.quantile(TAIL)
+    if len(delays) < MIN_PACKETS:
+        return idle("delay p95", high, "ms", f"{len(delays)} packets found the queue empty")
+    if link.rate is not None and link.jitter_ns:
+        return idle(
+            "delay p95", high, "ms", "packets that jitter brings together wait for the rate"
+        )
+    below, above = asked.interval(TAIL, len(delays))
+    floors = sample.floors
+    return judged(
+        "delay p95",
+        high,
+        float(np.quantile(delays, TAIL)),
+        max(high - below, above - high) + floors.tail_ms + floors.delay_share * high,
+        "ms",
+        note="packets that met no queue",
     )
 
 
@@ -208,7 +231,7 @@ def _skips(link: Link, sample: Sample) -> Figure:
     delays = sample.unqueued_delays_ms()
     n = len(delays)
     threshold = link.delay_ns / NS_PER_MS / 2
-    if n < MIN_PACKETS or threshold < DELAY_FLOOR_MS or 4 * link.jitter_ns > link.delay_ns:
+    if n < MIN_PACKETS or threshold < _SKIP_MS or 4 * link.jitter_ns > link.delay_ns:
         note = "too few packets, or a delay too short to tell who skipped it"
         return idle("reordering", asked, "share", note)
     p = link.reorder.p
