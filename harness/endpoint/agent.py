@@ -62,7 +62,9 @@ _ACKNOWLEDGEMENT = struct.Struct(">Q")
 """When the packet was received."""
 
 Answer = tuple[dict[str, Any], Columns]
-Run = Callable[[int, int], Answer]
+Run = Callable[[int, int], Callable[[], Answer]]
+"""Streams, in real time, from t0 to when nobody waits any longer; what it returns gathers the
+records, which takes tens of ms and would hold up the streams of other cells."""
 _Arrived = tuple[int, bytes, int]
 """The number of a track, its packet, and when that was received."""
 
@@ -178,9 +180,12 @@ class Agent:
                 cell.callback(receiver.close)
             cell.callback(gate.open)  # first, or a thread that waits there could not end
 
-        def run(_: int, stop_ns: int) -> Answer:
+        def run(_: int, stop_ns: int) -> Callable[[], Answer]:
             with blamed_on(f"codec {job['codec']['codec']}"):
                 play(cores, arrived, stop_ns, receivers, gate)
+            return gathered
+
+        def gathered() -> Answer:
             core = cores[0]
             figures = {**core.figures(), **receivers[0].counts(), **gate.counts()}
             columns: Columns = {"media": core.media(), "played": core.played()}
@@ -227,7 +232,7 @@ class Agent:
         ways = [[sender, *lent] for sender in senders]  # tracks have one receiver
         fan = Fan(ways[0])
 
-        def run(t0_ns: int, stop_ns: int) -> Answer:
+        def run(t0_ns: int, stop_ns: int) -> Callable[[], Answer]:
             schedule = Schedule(facts.frame_ns)
             cores = [
                 SenderCore(
@@ -256,6 +261,9 @@ class Agent:
             ]
             with blamed_on(f"codec {job['codec']['codec']} over {settings.transport}"):
                 pace(cores, ways, stop_ns, protection.needs_feedback, linger_ns)
+            return partial(gathered, cores)
+
+        def gathered(cores: Sequence[SenderCore]) -> Answer:
             counts = senders[0].counts()
             records: Columns = {}
             for track, one in enumerate(cores):
@@ -289,7 +297,8 @@ class Agent:
         gc.disable()
         try:
             with linux.real_time(PACE_PRIORITY) as priority:
-                figures, columns = run(header["t0_ns"], header["stop_ns"])
+                gathered = run(header["t0_ns"], header["stop_ns"])
+            figures, columns = gathered()
         except Exception:
             self._cell.close()
             raise
