@@ -40,6 +40,7 @@ from harness.labs.pairs import PairPool
 from harness.labs.virtual import ENGINE, VirtualLab
 from harness.plan import Cell, Plan, plan
 from harness.report import write_report
+from harness.report.sections import misaligned
 from harness.scenario import Metric, Scenario, config_sha256
 from harness.score import emodel
 from harness.score.legacy import legacy_rows
@@ -48,7 +49,7 @@ from harness.score.pool import Scorer, ScoreTask
 from harness.score.quality import Measure, measures
 from harness.sinks.task import Outcome as Decided
 from harness.sinks.task import read, run_sink
-from harness.store import RunStore, owned
+from harness.store import RunStore, load, owned
 from harness.store.provenance import run_facts
 from harness.virtual_matrix import virtual_matrix
 
@@ -212,6 +213,8 @@ def run(options: Options, observer: Observer) -> Outcome:
             observer.note(note)
         store.compact()
         outcome.report = write_report(store.directory)
+        if warning := misaligned(load(store.directory)):
+            observer.note(warning)
         ended = store.finished()
         outcome.statuses = dict(Counter(ended.get(cell.cell_id, "missing") for cell in cells.cells))
         if outcome.statuses.keys() == {"unsupported"}:

@@ -355,6 +355,8 @@ class _Page:
             )
         if warning := sections.generative_warning(self.run):
             said.append(("warn", warning))
+        if warning := sections.misaligned(self.run):
+            said.append(("warn", warning))
         if warning := sections.without_pesq(self.run):
             said.append(("warn", warning))
         quality = self.summary[self.summary["figure"] == self.rank.key]

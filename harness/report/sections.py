@@ -419,6 +419,30 @@ def without_pesq(run: Tables) -> str | None:
     return f"{len(lacking)} of {len(missing)} utterances have no PESQ: {told}."
 
 
+LAG_MS = 1.0
+"""What is left after a codec's declared delay is taken off, and still is no fault: resampling and
+the codec's own phase."""
+
+
+def misaligned(run: Tables) -> str | None:
+    """Which codecs' tracks lag behind their reference after the declared delay is taken off; None
+    where none does. Only lags that GCC-PHAT is sure of count (``score.align.MIN_CONFIDENCE``)."""
+    scores = run.scores
+    sure = scores[scores["alignment"].eq("gcc-phat") & (scores["lag_ms"].abs() > LAG_MS)]
+    lagging = sure.drop_duplicates("cell_id").merge(run.cells[["cell_id", "codec"]], on="cell_id")
+    if lagging.empty:
+        return None
+    told = "; ".join(
+        f"{codec} by {of['lag_ms'].median():+.1f} ms in {len(of)} cells"
+        for codec, of in lagging.groupby("codec")
+    )
+    return (
+        "Tracks lag behind their reference although the codec's declared delay was taken off:"
+        f" {told}. That is a fault in the codec's delay or in the timeline, and lowers every score"
+        " that compares with the reference."
+    )
+
+
 def virtual_banner(run: Tables, why: str) -> str | None:
     """What a reader of simulated figures must know first; None for a run in real time."""
     cells = run.cells[run.cells["lab"] == "virtual"]

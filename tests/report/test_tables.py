@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from harness.report import tables
+from harness.report import sections, tables
 from harness.report.tables import BY_KEY, CONFIGURATION
 from harness.stats import MIN_CLUSTERS
 from harness.store import Tables, load, schema
@@ -203,3 +203,29 @@ def test_trouble_is_gathered_with_its_reasons(small_run: Path) -> None:
         [1, 25.0, 12.5, 0.2]
     ]
     assert late["reading_ms"].isna().all()
+
+
+@pytest.mark.parametrize(
+    ("lag_ms", "alignment", "warned"),
+    [
+        (5.0, "gcc-phat", True),
+        (-1.5, "gcc-phat", True),
+        (0.8, "gcc-phat", False),
+        (5.0, "envelope", False),
+    ],
+)
+def test_a_codec_whose_tracks_lag_is_named_where_the_lag_is_sure(
+    small_run: Path, lag_ms: float, alignment: str, warned: bool
+) -> None:
+    run = load(small_run)
+    assert sections.misaligned(run) is None
+    cell = run.cells.loc[run.cells["codec"] == "pcm", "cell_id"].iloc[0]
+    of_cell = run.scores["cell_id"] == cell
+    assert of_cell.any()
+    run.scores.loc[of_cell, ["lag_ms", "alignment"]] = lag_ms, alignment
+    said = sections.misaligned(run)
+    if not warned:
+        assert said is None
+    else:
+        assert said is not None
+        assert f"pcm by {lag_ms:+.1f} ms in 1 cells" in said
