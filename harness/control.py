@@ -26,6 +26,8 @@ from harness.records import Columns, pack, unpack
 
 _HEAD = struct.Struct(">II")
 _LARGEST = 512 * 1024 * 1024
+_MOST_FILES = 253
+"""SCM_MAX_FD (unix(7))."""
 _GLANCE_S = 0.5
 _TAKE_TIMEOUT_S = 10.0
 """An idle agent takes a message at once; one that does not is hung."""
@@ -78,16 +80,22 @@ class Channel:
     def receive(self, deadline: float | None = None) -> tuple[dict[str, Any], Columns]:
         """The next message; its ``files`` are descriptors, the caller's to close.
 
-        Raises EOFError when the peer is gone, TimeoutError at ``deadline`` (time.monotonic
-        seconds).
+        Raises EOFError when the peer is gone or does not speak the protocol, TimeoutError at
+        ``deadline`` (time.monotonic seconds).
         """
         header_size, block_size = _HEAD.unpack(self._exactly(_HEAD.size, deadline))
         if header_size + block_size > _LARGEST:
-            raise EOFError("the peer does not speak the control protocol")
-        header = json.loads(self._exactly(header_size, deadline))
-        columns = unpack(self._exactly(block_size, deadline))
-        if header.get("files"):
-            _, header["files"], _, _ = socket.recv_fds(self._socket, 1, header["files"])
+            raise EOFError(f"a message of {header_size + block_size} bytes")
+        text, block = self._exactly(header_size, deadline), self._exactly(block_size, deadline)
+        try:
+            header, columns = json.loads(text), unpack(block)
+            files = header.get("files", 0)
+        except (ValueError, AttributeError, RecursionError) as error:
+            raise EOFError(f"no message of the control protocol: {error}") from error
+        if files:
+            if not isinstance(files, int) or not 0 < files <= _MOST_FILES:
+                raise EOFError(f"a message with {files!r} files")
+            _, header["files"], _, _ = socket.recv_fds(self._socket, 1, files)
         return header, columns
 
     def call(
@@ -150,7 +158,7 @@ class Channel:
         """What is known of the agent's end; where this end hung up, there is nothing to find."""
         if self._process is None or self._closed:
             return errors.CellFailed(f"{self._title} is gone ({error})")
-        return errors.CellFailed(f"{self._title} died: {self._process.post_mortem()}")
+        return errors.CellFailed(f"{self._title} died ({error}): {self._process.post_mortem()}")
 
     def close(self) -> None:
         """Hang up; a thread that waits for an answer is woken (close(2) alone would not)."""

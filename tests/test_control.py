@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import io
 import os
 import socket
+import struct
+import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +16,7 @@ import pytest
 from harness import control
 from harness.control import Channel, Listener
 from harness.errors import CellFailed, Unsupported
+from harness.records import pack, unpack
 
 
 def test_open_files_go_with_a_message_and_stay_the_senders_own() -> None:
@@ -54,7 +59,7 @@ def test_an_agent_that_dies_is_named_with_what_is_known_of_its_end() -> None:
     with pytest.raises(CellFailed, match="the receiver of pair 3 did not answer within 0 s"):
         channel.answer(0.0)
     theirs.close()
-    died = "the receiver of pair 3 died: SIGKILL; its last lines: MemoryError"
+    died = r"the receiver of pair 3 died \(.*\): SIGKILL; its last lines: MemoryError"
     with pytest.raises(CellFailed, match=died):
         channel.answer(10)
     with pytest.raises(CellFailed, match=died):
@@ -109,3 +114,58 @@ def test_settling_does_not_wait_for_ever() -> None:
         channel.settle(0.0)
     channel.close()
     theirs.close()
+
+
+def message(header: bytes, block: bytes = b"") -> bytes:
+    return struct.pack(">II", len(header), len(block)) + header + block
+
+
+def zipped(npy: bytes, compression: int = zipfile.ZIP_STORED) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", compression) as archive:
+        archive.writestr("column.npy", npy)
+    return buffer.getvalue()
+
+
+def npy(shape: str, dtype: str = "<i8", body: bytes = bytes(8)) -> bytes:
+    head = f"{{'descr': '{dtype}', 'fortran_order': False, 'shape': {shape}, }}".encode()
+    return b"\x93NUMPY\x01\x00" + struct.pack("<H", len(head) + 1) + head + b"\n" + body
+
+
+WRONG = {
+    "too large": struct.pack(">II", 2**31, 2**31),
+    "no JSON": message(b"\xff"),
+    "no object": message(b"[]"),
+    "nested": message(b"[" * 100_000),
+    "files": message(b'{"files": 1000000000}'),
+    "no number of files": message(b'{"files": "all"}'),
+    "no archive": message(b"{}", b"columns"),
+    "a shape of 8 EB": message(b"{}", zipped(npy("(1152921504606846976,)"))),
+    "a shape below": message(b"{}", zipped(npy("(0,)"))),
+    "two dimensions": message(b"{}", zipped(npy("(1, 1)"))),
+    "objects": message(b"{}", zipped(npy("(1,)", "|O"))),
+    "nothing each": message(b"{}", zipped(npy("(1000000000000,)", "|V0", b""))),
+    "a bomb": message(
+        b"{}", zipped(npy("(10000000,)", body=bytes(80_000_000)), zipfile.ZIP_DEFLATED)
+    ),
+}
+
+
+@pytest.mark.parametrize("data", WRONG.values(), ids=WRONG)
+def test_what_a_peer_says_of_sizes_is_not_believed(data: bytes) -> None:
+    ours, theirs = socket.socketpair()
+    theirs.sendall(data)
+    with pytest.raises(EOFError):
+        Channel(ours).receive(time.monotonic() + 30)
+    ours.close()
+    theirs.close()
+
+
+def test_columns_of_any_type_come_as_they_were() -> None:
+    columns = {"a.b": np.arange(5, dtype=np.uint8), "c": np.zeros(0, np.int64), "d": np.ones(1)}
+    there = unpack(pack(columns))
+    assert list(there) == list(columns)
+    for name, column in columns.items():
+        np.testing.assert_array_equal(there[name], column)
+        assert there[name].dtype == column.dtype
+        assert there[name].flags.writeable

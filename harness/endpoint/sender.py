@@ -95,6 +95,8 @@ class SenderCore:
         self._slots: dict[int, tuple[int, bytes]] = {}
         self._outbox: deque[tuple[int, Packet]] = deque()
         self._history: dict[int, Packet] = {}
+        self._repeats_left: dict[int, int] = {}  # of packets in the history that were asked for
+        self._most_repeats = settings.nack_retries * receivers
         self._sent_ns: dict[int, int] = {}
         self._packet_rows: list[tuple[int, ...]] = []
         self._frame_rows: list[list[int]] = []
@@ -174,7 +176,9 @@ class SenderCore:
         elif isinstance(message, Nack):
             self._feedback["nacks"] += 1
             for seq in dict.fromkeys(message.seqs):  # once each
-                if (packet := self._history.get(seq)) is not None:
+                left = self._repeats_left.get(seq, self._most_repeats)
+                if left and (packet := self._history.get(seq)) is not None:
+                    self._repeats_left[seq] = left - 1
                     self._feedback["retransmissions"] += 1
                     self._transmit(self._again(packet))
         else:
@@ -259,6 +263,7 @@ class SenderCore:
                 if len(self._history) > _HISTORY:
                     oldest = next(iter(self._history))
                     del self._history[oldest], self._sent_ns[oldest]
+                    self._repeats_left.pop(oldest, None)
             if self._settings.reports and sent_ns >= self._report_ns:
                 self._report_ns = sent_ns + self._settings.report_every_ns
                 self._transmit(self._report(packet))

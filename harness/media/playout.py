@@ -69,6 +69,8 @@ _DECODED = Kind.DECODED
 _INT16 = np.dtype(np.int16)
 P = ParamSpec("P")
 R = TypeVar("R")
+_PARITY_PARTS = 64
+"""Parity payloads of several packets that wait for the rest of these."""
 
 
 class TimedDecoder:
@@ -125,7 +127,7 @@ class ReceiverCore:
         self._parity = ParityStore(sender) if sender.fec_parity else None
         self._interleave = sender.interleave
         self._redundant = bool(self._repeats) or self._parity is not None
-        self._parity_parts = Reassembler()
+        self._parity_parts = Reassembler(most=_PARITY_PARTS)
         self._reporter = Reporter(sender, stream_id) if sender.needs_feedback else None
         self._settings = settings
         self._facts = facts

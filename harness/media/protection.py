@@ -128,7 +128,11 @@ class ParityStore:
     """The receiver's side: payloads and parity of the latest groups."""
 
     def __init__(self, settings: SenderSettings) -> None:
-        self._scheme, self._size = settings.fec, settings.fec_data
+        self._scheme, self._size, self._parity = (
+            settings.fec,
+            settings.fec_data,
+            settings.fec_parity,
+        )
         self._payloads: dict[int, bytes] = {}
         self._groups: dict[int, _Group] = {}
         self._oldest = 0
@@ -140,12 +144,13 @@ class ParityStore:
         yield from self._restore(first)
 
     def add_parity(self, first: int, payload: bytes, index: int) -> Iterator[Restored]:
-        """A parity payload has come, with packet ``index``. Raises ValueError if it makes no
-        sense."""
+        """A parity payload has come, with packet ``index``. Raises ValueError where it is not of
+        the scheme that the settings name."""
         if len(payload) <= _PARITY.size + _LENGTH.size:
             raise ValueError(f"a parity payload of {len(payload)} bytes")
         number, data, total = _PARITY.unpack_from(payload)
-        if not (number < total and 0 < data <= self._size) or first % self._size:
+        ours = number < total == self._parity and 0 < data <= self._size
+        if not ours or first % self._size:
             raise ValueError(f"parity {number} of {total} for {data} frames from {first}")
         group = self._groups.setdefault(first, _Group(data, data + total))
         if group.data != data or group.total != data + total:

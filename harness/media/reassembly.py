@@ -32,10 +32,13 @@ class Reassembler:
     """Holds frames from their first fragment until they are taken.
 
     Memory is bounded by the frames of one stream: the caller refuses frame numbers outside it and
-    takes every frame once its moment has come, complete or not.
+    takes every frame once its moment has come, complete or not. Where it can do neither, ``most``
+    bounds the frames on their way: the oldest is dropped for a new one, and copies of its fragments
+    are no longer known as such.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, most: int | None = None) -> None:
+        self._most = most
         self._frames: dict[int, Assembly] = {}
         self._seen: set[tuple[int, int]] = set()
         self._complete: dict[int, int] = {}
@@ -48,6 +51,8 @@ class Reassembler:
             return "duplicate"
         frame = self._frames.get(number)
         if frame is None:
+            if self._most is not None and len(self._frames) >= self._most:
+                self._drop(next(iter(self._frames)))
             arrivals = [(index, recv_ns)]
             frame = self._frames[number] = Assembly(fragments, {fragment: packet.payload}, arrivals)
         elif frame.fragments != fragments:
@@ -62,6 +67,11 @@ class Reassembler:
             recv_ns = max(arrived for _, arrived in frame.arrivals)
         frame.complete_ns = self._complete[number] = recv_ns
         return "complete"
+
+    def _drop(self, number: int) -> None:
+        dropped = self.take(number)
+        assert dropped is not None
+        self._seen -= {(number, fragment) for fragment in dropped.parts}
 
     def restore(self, number: int, payload: bytes, recv_ns: int) -> bool:
         """Complete a frame from redundancy; False where it is complete already."""

@@ -20,6 +20,9 @@ OnPacket = Callable[[bytes, int], None]
 """Called with a packet and its ``recv_ns``, from the receiving thread."""
 
 CONNECT_TIMEOUT_S = 20.0
+MOST_PEERS = 16
+"""Connections of one receiver at a time. It needs one, and a few more where attempts that the
+sender gave up on a bad network have reached it."""
 RECEIVE_PRIORITY = 3
 """SCHED_FIFO priority of receiving threads, above playing and pacing: a stamp must be prompt."""
 

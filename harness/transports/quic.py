@@ -51,6 +51,7 @@ from harness.linux import exact_timers, real_time, receive_stamped, stamp_arriva
 from harness.media.packet import IP_UDP_BYTES
 from harness.transports.base import (
     CONNECT_TIMEOUT_S,
+    MOST_PEERS,
     QUIC_LEAST_MTU_BYTES,
     RECEIVE_PRIORITY,
     OnPacket,
@@ -359,6 +360,15 @@ class _Peer:
     def __init__(self, connection: QuicConnection) -> None:
         self.connection = connection
         self.framing = LengthPrefix()
+        self.stream_id: int | None = None
+
+    def feed(self, event: StreamDataReceived) -> list[bytes]:
+        """Packets completed by data of the peer's one stream. Raises ValueError on any other."""
+        if self.stream_id is None:
+            self.stream_id = event.stream_id
+        if event.stream_id != self.stream_id:
+            raise ValueError(f"data on stream {event.stream_id} beside {self.stream_id}")
+        return self.framing.feed(event.data)
 
 
 class QuicReceiver:
@@ -446,7 +456,7 @@ class QuicReceiver:
             header = pull_quic_header(Buffer(data=data), host_cid_length=_CONNECTION_ID_BYTES)
         except ValueError:
             return None
-        if header.packet_type is not QuicPacketType.INITIAL:
+        if header.packet_type is not QuicPacketType.INITIAL or len(self._peers) >= MOST_PEERS:
             return None
         connection = QuicConnection(
             configuration=self._configuration,
@@ -464,7 +474,7 @@ class QuicReceiver:
                 self._on_packet(event.data, recv_ns)
             elif isinstance(event, StreamDataReceived):
                 try:
-                    packets = peer.framing.feed(event.data)
+                    packets = peer.feed(event)
                 except ValueError as error:
                     self._broken += 1
                     peer.connection.close(reason_phrase=str(error))

@@ -30,6 +30,7 @@ from harness.errors import CellFailed, Unsupported
 from harness.linux import exact_timers, real_time
 from harness.transports.base import (
     CONNECT_TIMEOUT_S,
+    MOST_PEERS,
     RECEIVE_PRIORITY,
     OnPacket,
     TransportSettings,
@@ -370,6 +371,10 @@ class StreamReceiver:
         try:
             connection, _ = self._listener.accept()
         except OSError:  # gone again before it was accepted
+            return
+        if len(selector.get_map()) - 2 >= MOST_PEERS:
+            self._broken += 1
+            connection.close()
             return
         _prepare(connection)
         selector.register(connection, selectors.EVENT_READ, self._framing())

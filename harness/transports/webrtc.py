@@ -36,6 +36,8 @@ from harness.units import NS_PER_S, monotonic_ns
 
 LARGEST_MESSAGE_BYTES = 1161
 """That aiortc's SCTP sends in one packet, whatever the MTU."""
+_LARGEST_DESCRIPTION = 1 << 16
+"""Ours take 1 to 2 kB."""
 _CHANNEL = 0
 _CLOSE_TIMEOUT_S = 5.0
 _POLL_S = 0.002
@@ -98,6 +100,8 @@ class _Peer:
 
 async def _read(reader: asyncio.StreamReader) -> str:
     (length,) = _LENGTH.unpack(await reader.readexactly(_LENGTH.size))
+    if length > _LARGEST_DESCRIPTION:
+        raise ValueError(f"a session description of {length} bytes")
     return (await reader.readexactly(length)).decode()
 
 
