@@ -409,6 +409,8 @@ def without_pesq(run: Tables) -> str | None:
     cells = run.cells[(run.cells["kind"] == "speech") & (run.cells["weights"] != "random")]
     of_audio = run.scores[run.scores["metric"].eq("pesq") & run.scores["track"].eq("media")]
     scores = of_audio.merge(cells[["cell_id", "utterance"]], on="cell_id")
+    if scores.empty:
+        return None
     missing = scores.groupby("utterance")["value"].apply(lambda values: values.isna().all())
     lacking = list(missing.index[missing])
     if not lacking:
