@@ -58,6 +58,9 @@ receivers:
 """
 ITEMS = 2
 CELLS = 2 * 2 * ITEMS
+STARTED = 0.9
+"""Share of the trials whose run has a directory before the blow may fall: nothing can be lost
+before that, and importing takes long."""
 RESUMES = 4
 """After which a run that has not ended is stuck."""
 TIMEOUT_S = 300.0
@@ -193,9 +196,13 @@ def _kill_one(
     """Kill a process of a run; how long the run took where it had ended before."""
     began = time.monotonic()
     run = _Run(path, lab, place)
-    trial.after_s = chance.uniform(0.2, whole_s)
+    if chance.random() < STARTED:
+        while run.process.poll() is None and not (run.directory / "runs.parquet").exists():
+            time.sleep(0.02)
+    since = time.monotonic() - began
+    trial.after_s = chance.uniform(max(0.2, since), max(whole_s, since))
     with contextlib.suppress(subprocess.TimeoutExpired):
-        run.process.wait(trial.after_s)
+        run.process.wait(trial.after_s - since)
         return time.monotonic() - began
     victim = chance.choice(_tree(run, lab))
     trial.victim = _name(victim)

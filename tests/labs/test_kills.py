@@ -1,0 +1,30 @@
+"""A few of the trials of ``tests/bench/kills.py``, for every lab."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tests.bench.kills import soak
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.mark.parametrize(
+    "lab",
+    [
+        "virtual",
+        pytest.param("netns", marks=pytest.mark.netns),
+        pytest.param("docker", marks=pytest.mark.docker),
+    ],
+)
+def test_a_run_outlives_a_kill_of_any_of_its_processes(lab: str, tmp_path: Path) -> None:
+    for trial in soak(lab, count=3, seed=5, folder=tmp_path, disk_full=False):
+        assert trial.problems == [], trial
+
+
+def test_a_run_outlives_a_disk_that_is_full_at_compaction(tmp_path: Path) -> None:
+    trials = soak("virtual", count=2, seed=5, folder=tmp_path, disk_full=True)
+    assert [trial.problems for trial in trials] == [[], []]
+    assert any("there was room" not in trial.victim for trial in trials)
