@@ -13,6 +13,8 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gzip
+import json
 import multiprocessing
 import os
 import platform
@@ -51,6 +53,7 @@ from harness.transports.base import RECEIVE_PRIORITY
 from harness.units import NS_PER_MS as MS
 from harness.units import NS_PER_S, monotonic_ns
 from harness.virtual.tcp import (
+    DEFAULT_HZ,
     HEADER_BYTES,
     TcpStream,
     framed_bytes,
@@ -199,13 +202,17 @@ class Seen:
     """By how much the sender missed its schedule: the machine was busy, or the socket full."""
 
 
-def of_model(case: Case, seed: int, seconds: int, phase: int) -> Seen:
+def of_model(case: Case, seed: int, seconds: int, phase: int, hz: int = DEFAULT_HZ) -> Seen:
     models = [
         LinkModel[Any](link, f"{seed}/{number}")
         for number, link in enumerate((case.pair.forward, case.pair.reverse))
     ]
     stream = TcpStream[int](
-        *models, framing="tcp", rtt_ns=round_trip_ns(case.pair), seed=f"{seed}/{phase}"
+        *models,
+        framing="tcp",
+        rtt_ns=round_trip_ns(case.pair),
+        seed=f"{seed}/{phase}",
+        hz=hz,
     )
     count = seconds * NS_PER_S // case.interval_ns
     for number in range(count):
@@ -320,12 +327,56 @@ def _of_kernel(work: tuple[Case, int, int]) -> Seen:
     return of_kernel(*work)
 
 
+def of_models(case: Case, seed: int, seconds: int, hz: int = DEFAULT_HZ) -> list[Seen]:
+    return [of_model(case, seed, seconds, phase, hz) for phase in range(PHASES)]
+
+
 def _of_models(work: tuple[Case, int, int]) -> list[Seen]:
-    return [of_model(*work, phase) for phase in range(PHASES)]
+    return of_models(*work, kernel_hz() or DEFAULT_HZ)
+
+
+def kernel_hz() -> int | None:
+    """Ticks a second of the running kernel's timers; None where its configuration is not to be
+    read."""
+    for path in (Path("/proc/config.gz"), Path(f"/boot/config-{platform.release()}")):
+        if not path.exists():
+            continue
+        text = path.read_bytes()
+        lines = (gzip.decompress(text) if path.suffix == ".gz" else text).decode().splitlines()
+        for line in lines:
+            if line.startswith("CONFIG_HZ="):
+                return int(line.removeprefix("CONFIG_HZ="))
+    return None
+
+
+def frozen(folder: Path) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What the kernel did in each case, as ``--freeze`` wrote it down: name, contents."""
+    for path in sorted(folder.glob("*.json")):
+        yield path.stem, json.loads(path.read_text(encoding="utf-8"))
+
+
+def _freeze(folder: Path, case: Case, seconds: int, kernel: Sequence[Seen]) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    name = re.sub(r"[^a-z0-9]+", "-", case.name.lower()).strip("-")
+    written = {
+        "case": case.name,
+        "kernel": platform.release(),
+        "hz": kernel_hz(),
+        "seconds": seconds,
+        "seeds": len(kernel),
+        "worst_late_ms": round(max(one.worst_late_ms for one in kernel), 2),
+        "percentiles_ms": {of: round(percentile(kernel, int(of[1:])), 2) for of in FIGURES},
+        "segments": sum(one.segments for one in kernel),
+        "acks": sum(one.acks for one in kernel),
+        "retransmissions": sum(one.retransmissions for one in kernel),
+    }
+    path = folder / f"{name}.json"
+    path.write_text(json.dumps(written, indent=2) + "\n", encoding="utf-8")
 
 
 def _facts() -> Iterator[str]:
-    yield f"kernel {platform.release()}, of which sockets are told to use cubic"
+    hz = kernel_hz() or "unknown"
+    yield f"kernel {platform.release()}, HZ {hz}, of which sockets are told to use cubic"
     for name in SYSCTLS:
         path = Path("/proc/sys/net/ipv4") / name
         value = path.read_text().split() if path.exists() else ["absent"]
@@ -337,12 +388,10 @@ def _told(case: Case, seen: list[tuple[Seen, list[Seen]]]) -> bool:
     kernel = [one for one, _ in seen]
     models = list(zip(*(phases for _, phases in seen), strict=True))
     cells, agrees = [], True
-    for name, (floor_ms, share) in FIGURES.items():
-        of_kernel_ms = _percentile(kernel, int(name[1:]))
-        of_models_ms = sorted(_percentile(model, int(name[1:])) for model in models)
-        near_ms = max(floor_ms, share * min(of_kernel_ms, 1e6))
-        near = of_models_ms[0] - near_ms <= of_kernel_ms <= of_models_ms[-1] + near_ms
-        near |= of_kernel_ms == of_models_ms[PHASES // 2]  # both never
+    for name in FIGURES:
+        of_kernel_ms = percentile(kernel, int(name[1:]))
+        of_models_ms = sorted(percentile(model, int(name[1:])) for model in models)
+        near = is_near(name, of_kernel_ms, of_models_ms)
         agrees &= near
         cells.append(
             f"{name} {of_kernel_ms:7.1f} {of_models_ms[PHASES // 2]:7.1f}"
@@ -358,7 +407,15 @@ def _told(case: Case, seen: list[tuple[Seen, list[Seen]]]) -> bool:
     return agrees
 
 
-def _percentile(seen: Sequence[Seen], share: int) -> float:
+def is_near(figure: str, of_kernel_ms: float, of_models_ms: Sequence[float]) -> bool:
+    """Whether the kernel's figure lies among the model's, or near enough to them."""
+    floor_ms, share = FIGURES[figure]
+    near_ms = max(floor_ms, share * min(of_kernel_ms, 1e6))
+    low, high = min(of_models_ms) - near_ms, max(of_models_ms) + near_ms
+    return low <= of_kernel_ms <= high or of_kernel_ms == sorted(of_models_ms)[PHASES // 2]
+
+
+def percentile(seen: Sequence[Seen], share: int) -> float:
     delays_ms = np.concatenate([one.delays_ms for one in seen])
     return float(np.percentile(delays_ms, share, method="lower"))
 
@@ -369,6 +426,7 @@ def main() -> int:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--jobs", type=int, default=16, help="streams at a time")
     parser.add_argument("--only", default="", help="networks whose name this pattern finds")
+    parser.add_argument("--freeze", type=Path, help="folder for what the kernel did, as JSON")
     asked = parser.parse_args()
     for line in _facts():
         print(line)
@@ -386,7 +444,10 @@ def main() -> int:
     seen = iter(zip(kernel, models, strict=True))
     differing = 0
     for case in cases:
-        differing += not _told(case, [next(seen) for _ in range(asked.seeds)])
+        of_case = [next(seen) for _ in range(asked.seeds)]
+        differing += not _told(case, of_case)
+        if asked.freeze:
+            _freeze(asked.freeze, case, asked.seconds, [one for one, _ in of_case])
     print(f"{differing} of {len(cases)} networks differ")
     return int(differing > 0)
 

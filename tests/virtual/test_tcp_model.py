@@ -23,16 +23,19 @@ from harness.network.link import (
 from harness.network.model import LinkModel
 from harness.records import Outcome
 from harness.units import NS_PER_MS as MS
+from harness.units import NS_PER_S
 from harness.virtual.tcp import (
+    DEFAULT_HZ,
     HEADER_BYTES,
     HOST_NS,
     MSS,
-    TICK_NS,
     TcpStream,
     framed_bytes,
     require_validated,
 )
+from harness.virtual.tcp.wire import Wheel
 
+TICK_NS = NS_PER_S // DEFAULT_HZ
 INTERVAL_NS = 20 * MS
 SIZE_BYTES = 320
 LONG = 1000
@@ -55,6 +58,7 @@ class Run:
         at_ns: Sequence[int] | None = None,
         framing: str = "tcp",
         seed: str = "1",
+        hz: int = DEFAULT_HZ,
     ) -> None:
         back = Link(forward.delay_ns) if reverse is None else reverse
         self.stream: TcpStream[int] = TcpStream(
@@ -63,6 +67,7 @@ class Run:
             framing=framing,  # type: ignore[arg-type]
             rtt_ns=forward.delay_ns + back.delay_ns,
             seed=seed,
+            hz=hz,
         )
         self.sent_ns = list(at_ns or range(0, count * INTERVAL_NS, INTERVAL_NS))
         for number, now_ns in enumerate(self.sent_ns):
@@ -262,3 +267,22 @@ def test_networks_without_validation_are_refused() -> None:
         require(Link(loss=Bernoulli(0.3)), clean, 100)
     with pytest.raises(Unsupported, match=r"at most 3 packets in a row.*got 4\.0"):
         require(Link(loss=GilbertElliott(0.01, 0.25)), clean, 100)
+
+
+@pytest.mark.parametrize("hz", [100, 250, 1000])
+def test_a_timer_fires_at_the_ticks_of_its_host(hz: int) -> None:
+    """A wait of 40 ms ends at a tick, and never before it is over: within 1 ms at 1000 a second,
+    within 10 at 100."""
+    tick_ns = NS_PER_S // hz
+    wheels = [Wheel(phase_ns, hz) for phase_ns in range(0, tick_ns, tick_ns // 10)]
+    waits_ns = [wheel.expiry_ns(0, wheel.ticks_of(40 * MS)) for wheel in wheels]
+    assert min(waits_ns) >= 40 * MS
+    assert 40 * MS + tick_ns // 2 < max(waits_ns) <= 40 * MS + 2 * tick_ns
+
+
+def test_a_connection_follows_the_ticks_that_it_is_given() -> None:
+    delays = {
+        hz: Run(Link(10 * MS, loss=lost(0)), at_ns=[0], hz=hz).delays[0] for hz in (100, 1000)
+    }
+    assert delays[100] != delays[1000]
+    assert 230 <= delays[1000] <= 230 + HOSTS + 8 * 2

@@ -17,29 +17,31 @@ the choices that Linux makes where the standards leave room:
 * the receiver acknowledges when the application has read, which it does at once; only full segments
   from the middle of a backlog, and the first of a connection that has just answered (a WebSocket
   server's), wait for the next segment, at most 40 ms (RFC 1122, 4.2.3.2);
-* timers fire at the ticks of the timer wheel (HZ = 250): never early, later the longer they are.
+* timers fire at the ticks of the timer wheel (``hz`` a second, 250 by default): never early, later
+  the longer they are.
 
 Left out: HyStart, pacing, ECN, and the receiver's window with its growth.
 
-``tests/bench/validate_tcp.py`` holds the model against the kernel. On Linux 6.18 (CUBIC set on the
-socket), with the same seeded losses and 3 minutes of voice each, all of its 35 networks agree: p50
-and p95 within 5 ms or 10 %, p99 within 10 ms or 20 %, beyond what the phase of the hosts' clocks
-makes. Farthest apart, and alike in every run: with jitter and loss the kernel retransmits a fifth
-more, and its p95 is 9 % higher; after outages at 100 ms its p99 is 3 to 6 % lower; where a rate
-falls below the stream for a second, its p95 is up to 5 % higher. A stream that its window limits
-differs much between seeds: 5 % loss at 100 ms and 256 kbit/s has a p95 from 270 to 440 ms in
-3 minutes. What is not validated is refused, see ``validity.py``.
+``tests/bench/validate_tcp.py`` holds the model against the kernel; what the kernel did once is
+frozen in ``tests/virtual/kernel_tcp``, and a test holds the model to it. On Linux 6.18 (CUBIC set
+on the socket), with the same seeded losses and 3 minutes of voice each, all of its 35 networks
+agree: p50 and p95 within 5 ms or 10 %, p99 within 10 ms or 20 %, beyond what the phase of the
+hosts' clocks makes. Farthest apart, and alike in every run: with jitter and loss the kernel
+retransmits a fifth more, and its p95 is 9 % higher; after outages at 100 ms its p99 is 3 to 6 %
+lower; where a rate falls below the stream for a second, its p95 is up to 5 % higher. A stream that
+its window limits differs much between seeds: 5 % loss at 100 ms and 256 kbit/s has a p95 from 270
+to 440 ms in 3 minutes. What is not validated is refused, see ``validity.py``.
 """
 
 from harness.virtual.tcp.stream import TcpStream, round_trip_ns
 from harness.virtual.tcp.validity import require_validated
-from harness.virtual.tcp.wire import HEADER_BYTES, HOST_NS, MSS, TICK_NS, Framing, framed_bytes
+from harness.virtual.tcp.wire import DEFAULT_HZ, HEADER_BYTES, HOST_NS, MSS, Framing, framed_bytes
 
 __all__ = [
+    "DEFAULT_HZ",
     "HEADER_BYTES",
     "HOST_NS",
     "MSS",
-    "TICK_NS",
     "Framing",
     "TcpStream",
     "framed_bytes",

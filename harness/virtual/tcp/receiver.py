@@ -11,11 +11,9 @@ from harness.virtual.tcp.wire import (
     NEVER_NS,
     RTO_MIN_NS,
     SACK_BLOCKS,
-    TICK_NS,
     Ack,
     Data,
     Wheel,
-    ticks_of,
 )
 
 DELAYED_ACK_NS = 40 * NS_PER_MS
@@ -64,8 +62,8 @@ class Receiver:
         self._last_bytes = 0
         self._interval_ticks = 0
         self._last_tick = 0
-        self._longest_wait_ticks = max(ticks_of(rtt_ns), ticks_of(DELAYED_ACK_NS))
-        self._rto_ticks = ticks_of(rtt_ns + RTO_MIN_NS)
+        self._longest_wait_ticks = max(wheel.ticks_of(rtt_ns), wheel.ticks_of(DELAYED_ACK_NS))
+        self._rto_ticks = wheel.ticks_of(rtt_ns + RTO_MIN_NS)
         self._compress_ns = min(_COMPRESS_NS, rtt_ns // 20)
         self._duplicates = 0
         self._duplicates_at = 0
@@ -114,7 +112,7 @@ class Receiver:
         if self._delayed_ns <= now_ns:
             if self._pingpong:
                 self._pingpong = False
-                self._interval_ticks = ticks_of(DELAYED_ACK_NS)
+                self._interval_ticks = self._wheel.ticks_of(DELAYED_ACK_NS)
             else:
                 self._interval_ticks = min(2 * self._interval_ticks, self._rto_ticks)
             self._acknowledge(now_ns)
@@ -173,9 +171,9 @@ class Receiver:
         if self._growing > 0 and size_bytes >= 128:
             self._growing -= 1
             self._quick = max(self._quick, 1)
-        tick = now_ns // TICK_NS
+        tick = now_ns // self._wheel.tick_ns
         since, self._last_tick = tick - self._last_tick, tick
-        least = ticks_of(DELAYED_ACK_NS)
+        least = self._wheel.ticks_of(DELAYED_ACK_NS)
         if not self._interval_ticks:
             self._quick = max(self._quick, _QUICK_ACKS)
             self._interval_ticks = least
@@ -189,7 +187,7 @@ class Receiver:
     def _be_quick(self) -> None:
         self._quick = max(self._quick, _QUICK_ACKS)
         self._pingpong = False
-        self._interval_ticks = ticks_of(DELAYED_ACK_NS)
+        self._interval_ticks = self._wheel.ticks_of(DELAYED_ACK_NS)
 
     def _is_due(self) -> bool:
         if self._next - self._acked > self._full_bytes:
@@ -208,7 +206,7 @@ class Receiver:
 
     def _delay(self, now_ns: int) -> None:
         wait = min(self._interval_ticks, self._longest_wait_ticks)
-        if self._delayed_ns <= now_ns + wait // 4 * TICK_NS:
+        if self._delayed_ns <= now_ns + wait // 4 * self._wheel.tick_ns:
             self._acknowledge(now_ns)
             return
         self._delayed_ns = min(self._delayed_ns, self._wheel.expiry_ns(now_ns, wait))

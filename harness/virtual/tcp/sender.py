@@ -12,12 +12,10 @@ from harness.virtual.tcp.wire import (
     NEVER_NS,
     RTO_MAX_NS,
     RTO_MIN_NS,
-    TICK_NS,
     Ack,
     Data,
     Wheel,
     stamp,
-    ticks_of,
 )
 
 INITIAL_WINDOW = 10
@@ -97,7 +95,7 @@ class Sender:
     ) -> None:
         self._transmit = transmit
         self._wheel = wheel
-        self._cubic = Cubic()
+        self._cubic = Cubic(wheel)
         self.written = 1
         self._nxt = self._una = 1
         self._queue: deque[_Segment] = deque()
@@ -272,7 +270,7 @@ class Sender:
             self._window_stamp_ns = now_ns
             return
         self._window_used = max(self._window_used, self._packets_out)
-        if now_ns - self._window_stamp_ns >= self._rto_ticks * TICK_NS:
+        if now_ns - self._window_stamp_ns >= self._rto_ticks * self._wheel.tick_ns:
             if self._state == _OPEN:
                 used = max(self._window_used, INITIAL_WINDOW)
                 if used < self._window:
@@ -287,7 +285,7 @@ class Sender:
         return self._window < self._threshold and self._window < 2 * self._max_packets_out
 
     def _restart_after_idle(self, now_ns: int) -> None:
-        rto_ns = self._rto_ticks * TICK_NS
+        rto_ns = self._rto_ticks * self._wheel.tick_ns
         idle_ns = now_ns - self._last_sent_ns
         if idle_ns <= rto_ns:
             return
@@ -353,10 +351,10 @@ class Sender:
         self.timer_ns = self._wheel.expiry_ns(now_ns, ticks)
 
     def _set_rto(self) -> None:
-        self._rto_ticks = ticks_of(min(self._srtt_ns + self._rttvar_ns, RTO_MAX_NS))
+        self._rto_ticks = self._wheel.ticks_of(min(self._srtt_ns + self._rttvar_ns, RTO_MAX_NS))
 
     def _rto_left_ns(self, now_ns: int) -> int:
-        return self._queue[0].sent_ns + self._rto_ticks * TICK_NS - now_ns
+        return self._queue[0].sent_ns + self._rto_ticks * self._wheel.tick_ns - now_ns
 
     def _rearm_rto(self, now_ns: int) -> None:
         if not self._packets_out:
@@ -365,7 +363,7 @@ class Sender:
             return
         wait_ticks = self._rto_ticks
         if self._pending in (_REORDER, _PROBE):
-            wait_ticks = ticks_of(max(self._rto_left_ns(now_ns), 1))
+            wait_ticks = self._wheel.ticks_of(max(self._rto_left_ns(now_ns), 1))
         self._arm(_RTO, wait_ticks, now_ns)
 
     def _schedule_probe(self, now_ns: int, advancing: bool) -> bool:
@@ -373,10 +371,10 @@ class Sender:
             return False
         wait_ns = 2 * self._srtt_ns
         wait_ns += RTO_MIN_NS if self._packets_out == 1 else _TIMEOUT_MIN_NS
-        left_ns = self._rto_ticks * TICK_NS if advancing else self._rto_left_ns(now_ns)
+        left_ns = self._rto_ticks * self._wheel.tick_ns if advancing else self._rto_left_ns(now_ns)
         if left_ns > 0:
             wait_ns = min(wait_ns, left_ns)
-        self._arm(_PROBE, ticks_of(wait_ns), now_ns)
+        self._arm(_PROBE, self._wheel.ticks_of(wait_ns), now_ns)
         return True
 
     def _send_probe(self, now_ns: int) -> None:
@@ -398,7 +396,7 @@ class Sender:
         self._enter_loss(now_ns)
         self._timeouts_in_row += 1
         self._retransmit_counted(self._queue[0], now_ns)
-        self._rto_ticks = min(self._rto_ticks * 2, ticks_of(RTO_MAX_NS))
+        self._rto_ticks = min(self._rto_ticks * 2, self._wheel.ticks_of(RTO_MAX_NS))
         self._arm(_RTO, self._rto_ticks, now_ns)
 
     def _enter_loss(self, now_ns: int) -> None:
@@ -757,7 +755,7 @@ class Sender:
         self._rack_advanced = False
         wait_ns = self._detect_loss(now_ns)
         if wait_ns:
-            wait_ticks = min(ticks_of(wait_ns + _TIMEOUT_MIN_NS), self._rto_ticks)
+            wait_ticks = min(self._wheel.ticks_of(wait_ns + _TIMEOUT_MIN_NS), self._rto_ticks)
             self._arm(_REORDER, wait_ticks, now_ns)
             flags &= ~_SET_TIMER
         if retrans_out > self._retrans_out:

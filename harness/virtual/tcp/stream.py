@@ -9,13 +9,14 @@ from typing import Generic, TypeVar
 from harness.network.link import LinkPair
 from harness.network.model import Ended, LinkModel
 from harness.records import Outcome
+from harness.units import NS_PER_S
 from harness.virtual.tcp.receiver import Receiver
 from harness.virtual.tcp.sender import Sender
 from harness.virtual.tcp.wire import (
+    DEFAULT_HZ,
     HEADER_BYTES,
     HOST_NS,
     NEVER_NS,
-    TICK_NS,
     Ack,
     Data,
     Framing,
@@ -37,7 +38,8 @@ class TcpStream(Generic[P]):
 
     ``forward`` and ``reverse`` carry nothing else. ``rtt_ns`` is the round trip that the handshake
     measured, ``seed`` decides where between two ticks of the hosts' clocks the time ``start_ns``
-    lies (it is what differs from one run to the next on a network without chance).
+    lies (it is what differs from one run to the next on a network without chance). ``hz`` is how
+    many ticks these have a second.
     """
 
     def __init__(
@@ -49,19 +51,21 @@ class TcpStream(Generic[P]):
         rtt_ns: int,
         seed: str,
         start_ns: int = 0,
+        hz: int = DEFAULT_HZ,
     ) -> None:
+        tick_ns = NS_PER_S // hz
         self._links = (forward, reverse)
         self._framing: Framing = framing
         phases = random.Random(f"{seed}/ticks")
         self._receiver = Receiver(
             self._acknowledge,
             self._read,
-            Wheel(phases.randrange(TICK_NS << 12)),
+            Wheel(phases.randrange(tick_ns << 12), hz),
             rtt_ns,
             framing == "websocket",
         )
         self._sender = Sender(
-            self._transmit, Wheel(phases.randrange(TICK_NS << 12)), max(rtt_ns, 1), start_ns
+            self._transmit, Wheel(phases.randrange(tick_ns << 12), hz), max(rtt_ns, 1), start_ns
         )
         self._waiting: deque[tuple[int, P]] = deque()
         self._readable: list[tuple[P, int]] = []

@@ -15,8 +15,9 @@ SACK_BLOCKS = 3
 HOST_NS = 50_000
 """From the link's end to a host's TCP, and from there to the application that reads: interrupts and
 scheduling. Without it, what really comes one after the other would be at the same instant."""
-TICK_NS = 4 * NS_PER_MS
-"""One jiffy at HZ = 250."""
+DEFAULT_HZ = 250
+"""Ticks of a host's timers a second (the kernel's ``CONFIG_HZ``): that of Debian and Amazon Linux,
+and of Ubuntu before 24.10. Fedora, Arch, RHEL and newer Ubuntu have 1000."""
 RTO_MIN_NS = 200 * NS_PER_MS
 RTO_MAX_NS = 120 * NS_PER_S
 NEVER_NS = 1 << 62
@@ -58,20 +59,22 @@ class Wheel:
     """When a timer of so many ticks fires: the kernel rounds up, to 8 ticks from 63 on, to 64 from
     504 on, and so forth."""
 
-    def __init__(self, phase_ns: int) -> None:
+    def __init__(self, phase_ns: int, hz: int = DEFAULT_HZ) -> None:
         self._phase_ns = phase_ns
+        self.hz = hz
+        self.tick_ns = NS_PER_S // hz
 
     def expiry_ns(self, now_ns: int, ticks: int) -> int:
-        at = (now_ns + self._phase_ns) // TICK_NS + ticks
+        at = (now_ns + self._phase_ns) // self.tick_ns + ticks
         shift, span = 0, 63
         while ticks >= span:
             shift, span = shift + 3, span * 8
         at = ((at + (1 << shift)) >> shift) << shift
-        return at * TICK_NS - self._phase_ns
+        return at * self.tick_ns - self._phase_ns
 
-
-def ticks_of(duration_ns: int) -> int:
-    return -(-duration_ns // TICK_NS)
+    def ticks_of(self, duration_ns: int) -> int:
+        """As many ticks as last at least so long."""
+        return -(-duration_ns // self.tick_ns)
 
 
 def stamp(now_ns: int) -> int:
