@@ -56,7 +56,7 @@ def test_every_sample_trace_runs_as_a_network(tmp_path: Path) -> None:
     trouble = cells[cells["status"] != "ok"]
     assert trouble.empty, trouble[["network", "status", "reason"]].to_string()
     assert len(cells) == len(networks) >= 28
-    assert set(cells["impairment"]) == {"recorded"}
+    assert set(cells["impairment"]) == {"recorded", "per-packet+recorded"}
     for figures in cells["proof"]:
         judged = [figure["figure"] for figure in json.loads(figures) if figure["ok"]]
         assert judged, "nothing of the recording was held against the packets"
