@@ -34,6 +34,7 @@ from harness.network.trace import TAIL_NS, draw
 from harness.records import Outcome
 from harness.scenario import CorpusEntry
 from harness.score.quality import MEASURES, AudioTask, score_audio
+from harness.stats.resample import drawn, tails
 from harness.transports.base import TransportSettings
 from harness.units import NS_PER_MS, NS_PER_S
 from harness.virtual.compute import Zero
@@ -106,17 +107,13 @@ def _needs(pesq: pd.DataFrame) -> tuple[float, float]:
     return factor * pesq.var().sum(), factor * pesq[LONG].sub(pesq[SHORT]).var()
 
 
-def _interval(pesq: pd.DataFrame, resamples: int = 1000) -> tuple[float, float]:
-    utterances = pesq.index.unique("utterance")
-    rows = {name: pesq.loc[[name]] for name in utterances}
-    generator = np.random.default_rng(0)
+def _interval(pesq: pd.DataFrame) -> tuple[float, float]:
+    rows = [pesq.loc[[name]] for name in pesq.index.unique("utterance")]
     ratios = []
-    for _ in range(resamples):
-        alone, paired = _needs(
-            pd.concat([rows[n] for n in generator.choice(utterances, len(rows))])
-        )
+    for picks in drawn(len(rows)):
+        alone, paired = _needs(pd.concat([rows[pick] for pick in picks]))
         ratios.append(alone / paired)
-    low, high = np.quantile(ratios, (0.025, 0.975))
+    low, high = np.quantile(ratios, tails(len(rows)))
     return float(low), float(high)
 
 

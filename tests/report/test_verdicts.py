@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 
 from harness.report import tables
+from harness.report.page import render
 from harness.report.verdicts import Verdict, verdicts
 from harness.stats.difference import Family
 from harness.store import Tables, load
@@ -142,3 +143,12 @@ def test_music_alone_gives_no_verdict(tmp_path: Path) -> None:
     clips = tables.choose_clips(run, ["clean"])
     assert clips is not None
     assert clips.utterance == "tune"
+
+
+def test_a_run_that_scores_no_pesq_is_ranked_by_what_it_has(tmp_path: Path) -> None:
+    run = load(SmallRun(codecs=("opus", "g722"), music=(), troubled=False).write(tmp_path))
+    run = altered(run, scores=run.scores[run.scores["metric"] != "pesq"])
+    (found,) = verdicts(run, tables.summarise(run), ["lossy"])
+    assert found.shown.key == "stoi"
+    assert found.ranked
+    assert "Ranked by STOI" in render(run, tmp_path)
