@@ -359,6 +359,8 @@ class _Page:
             said.append(("warn", warning))
         if warning := sections.without_pesq(self.run):
             said.append(("warn", warning))
+        if note := sections.unsteady_pesq(self.run):
+            said.append(("note", note))
         quality = self.summary[self.summary["figure"] == self.rank.key]
         fine = tables.ok_cells(self.run)["cell_id"]
         unscored = int((~fine.isin(self.run.scores["cell_id"])).sum())

@@ -19,6 +19,7 @@ from harness.report.differences import COMPARED, Baseline, baseline, differences
 from harness.report.links import Network
 from harness.report.sweeps import SHOWN, Panel, curves_of, sweep_panels
 from harness.report.tables import BY_KEY, Shown
+from harness.score.p862 import UNSTEADY
 from harness.stats.curves import Crossing, Curve, Sweep
 from harness.store import Tables
 
@@ -442,6 +443,20 @@ def misaligned(run: Tables) -> str | None:
         "Tracks lag behind their reference although the codec's declared delay was taken off:"
         f" {told}. That is a fault in the codec's delay or in the timeline, and lowers every score"
         " that compares with the reference."
+    )
+
+
+def unsteady_pesq(run: Tables) -> str | None:
+    """In how many cells PESQ-WB is an accident of its frames; None where it is in none."""
+    scores = run.scores[run.scores["spread"].notna()]
+    unsteady = scores[scores["spread"] > UNSTEADY]
+    if unsteady.empty:
+        return None
+    return (
+        f"PESQ-WB is unsteady in {len(unsteady)} of {len(scores)} scores: it moves by more than"
+        f" {UNSTEADY} MOS (by {unsteady['spread'].max():.2f} at most) with some milliseconds of"
+        " silence before both tracks. Such a score is the median of five; the column plain of the"
+        " table scores has what the Recommendation's code gives for the tracks as they are."
     )
 
 

@@ -78,6 +78,8 @@ class Score(TypedDict):
     alignment: str
     lag_ms: float | None
     confidence: float | None
+    plain: float | None
+    spread: float | None
     reference_sha256: str | None
     degraded_sha256: str | None
 
@@ -355,6 +357,8 @@ def score(
         alignment="",
         lag_ms=None,
         confidence=None,
+        plain=None,
+        spread=None,
         reference_sha256=None,
         degraded_sha256=None,
     )

@@ -38,12 +38,10 @@ from harness.score.align import (
     without_delay,
 )
 from harness.score.metrics import METRICS, NoScore, Score, score
+from harness.score.p862 import Opinions, pesq_nb, pesq_wb
 from harness.threads import one_thread
 
 CHECK_HZ = 16_000
-MAX_PESQ_S = 35.0
-"""Speech of 30 s (ITU-T P.862.3) and its padding. Beyond 50 utterances the reference code writes
-past its arrays, which only sometimes crashes it."""
 PARAMETRIC = ("codec2",)
 """Codecs, by their kind, that send parameters of a voice and no waveform; of neural ones, their
 weights tell."""
@@ -74,14 +72,14 @@ class AudioTask:
 @dataclass(frozen=True)
 class Measure:
     """One call of one metric. ``compute`` takes (reference, degraded, rate, path of each asset) and
-    returns a number or raises NoScore; it is a module's function, so that another process can find
-    it."""
+    returns a number, or several opinions, or raises NoScore; it is a module's function, so that
+    another process can find it."""
 
     metric: str
     mode: str
     track: Literal["media", "played"]
     package: str
-    compute: Callable[..., float]
+    compute: Callable[..., float | Opinions]
     note: str = ""
     """What the version of the package does not tell."""
     assets: tuple[str, ...] = ()
@@ -101,16 +99,6 @@ class Measure:
         """What a scenario calls it: ``pesq-wb``, ``estoi``, ``pesq-nb-played``, ``dnsmos``, ..."""
         name = _NAMES.get((self.metric, self.mode)) or _NAMES[self.metric, ""]
         return f"{name}-played" if self.track == "played" else name
-
-
-def pesq_wb(reference: Audio, degraded: Audio, rate_hz: int) -> float:
-    """MOS-LQO of ITU-T P.862.2 (without Corrigendum 2), at 16 kHz."""
-    return _pesq(reference, degraded, rate_hz, "wb")
-
-
-def pesq_nb(reference: Audio, degraded: Audio, rate_hz: int) -> float:
-    """MOS-LQO of ITU-T P.862.1, at 8 kHz."""
-    return _pesq(reference, degraded, rate_hz, "nb")
 
 
 def stoi_classic(reference: Audio, degraded: Audio, rate_hz: int) -> float:
@@ -286,15 +274,18 @@ def _measured(measure: Measure, task: AudioTask, signals: _Signals) -> Score:
     try:
         reference, degraded = _scorable(measure, task, signals)
         paths = [_path(name, task) for name in measure.assets]
-        value = float(measure.compute(reference, degraded, measure.rate_hz, *paths))
+        given = measure.compute(reference, degraded, measure.rate_hz, *paths)
         alignment = signals.alignment if measure.track == "media" else Alignment("calibrated")
     except NoScore as reason:
         return unscored(measure, str(reason))
     except Exception as error:  # the boundary: whatever a package raises costs its metric alone
         return unscored(measure, f"{type(error).__name__}: {error}")
-    found = _score(measure, value, None)
+    several = given if isinstance(given, Opinions) else Opinions((float(given),))
+    found = _score(measure, several.value, None)
     if found["value"] is None:
         return found
+    if len(several.scores) > 1:
+        found["plain"], found["spread"] = round(several.plain, 6), round(several.spread, 6)
     found["alignment"] = alignment.method
     found["lag_ms"] = alignment.lag_ms
     found["confidence"] = alignment.confidence
@@ -336,20 +327,6 @@ def _path(name: str, task: AudioTask) -> Path:
     if isinstance(found, Unsupported):
         raise NoScore(str(found)) from found
     return found
-
-
-def _pesq(reference: Audio, degraded: Audio, rate_hz: int, mode: str) -> float:
-    import pesq
-
-    if len(reference) > MAX_PESQ_S * rate_hz:
-        seconds = len(reference) / rate_hz
-        raise NoScore(f"PESQ takes at most {MAX_PESQ_S:.0f} s (50 utterances), got {seconds:.1f} s")
-    try:
-        return float(pesq.pesq(rate_hz, reference, degraded, mode))
-    except pesq.PesqError as error:
-        raw = error.args[0] if error.args else ""
-        text = raw.decode() if isinstance(raw, bytes) else str(raw)
-        raise NoScore(f"PESQ: {text or type(error).__name__}") from error
 
 
 def _stoi(reference: Audio, degraded: Audio, rate_hz: int, *, extended: bool) -> float:

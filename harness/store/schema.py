@@ -7,7 +7,7 @@
   virtual and engine model, whose cells have null in started_utc and wall_s.
 * 3 - packets: purpose, fate spare; frames: target_bps; table legacy.
 * 4 - runs: sessions, corpus, rank_by; cells: blame, reference_sha256, recorded_part, lateness of
-  receiver and relay, device_underruns; frames: decoder_ns; table attempts.
+  receiver and relay, device_underruns; frames: decoder_ns; scores: plain, spread; table attempts.
 
 Types: ``str``, ``int`` (int64, nullable), ``float``, ``bool``, ``json`` (a string holding JSON).
 A missing value is null and has a reason somewhere; it is never 0, -1 or NaN-as-a-number.
@@ -217,6 +217,16 @@ SCORES = {
     "alignment": Column("str", "", "calibrated, gcc-phat, envelope; '' for network figures"),
     "lag_ms": Column("float", "ms", "residual lag found after calibration"),
     "confidence": Column("float", "", "peak to second peak of the alignment check"),
+    "plain": Column(
+        "float", "", "PESQ-WB of the tracks as they are, as published figures are", since=4
+    ),
+    "spread": Column(
+        "float",
+        "",
+        "largest less smallest PESQ-WB behind 0 to 13 ms of silence; value is their median where"
+        " this is above 0.1",
+        since=4,
+    ),
     "reference_sha256": Column("str", "", "of the reference samples scored"),
     "degraded_sha256": Column("str", "", "of the degraded samples scored"),
 }

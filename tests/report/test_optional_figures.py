@@ -93,3 +93,16 @@ def test_utterances_without_a_pesq_are_counted_with_their_reason(
     said = "1 of 1 utterances have no PESQ: PESQ needs 3.2 s of active speech (anna)."
     assert sections.without_pesq(changed) == said
     assert said in render(changed, directory)
+
+
+def test_unsteady_scores_are_counted(run: Tables, directory: Path) -> None:
+    assert sections.unsteady_pesq(run) is None
+    scores = run.scores.copy()
+    scores["spread"] = scores["spread"].astype("Float64")
+    mine = scores.index[scores["metric"].eq("pesq") & scores["mode"].eq("wb")]
+    scores.loc[mine, "spread"] = 0.02
+    scores.loc[mine[0], "spread"] = 0.81
+    changed = Tables(run.runs, run.cells, run.packets, run.frames, scores)
+    said = f"PESQ-WB is unsteady in 1 of {len(mine)} scores: it moves by more than 0.1 MOS (by 0.81"
+    assert said in str(sections.unsteady_pesq(changed))
+    assert said in render(changed, directory)

@@ -70,7 +70,7 @@ KINDS = {
     **dict.fromkeys(("cell_id", "metric", "mode", "track"), "str"),
     "value": "float",
     **dict.fromkeys(("unit", "reason", "package", "version", "alignment"), "str"),
-    **dict.fromkeys(("lag_ms", "confidence"), "float"),
+    **dict.fromkeys(("lag_ms", "confidence", "plain", "spread"), "float"),
     **dict.fromkeys(("reference_sha256", "degraded_sha256"), "str"),
 }
 
