@@ -274,11 +274,12 @@ def simulated(pair: Pair, outcome: Outcome, aim: Aim) -> str | None:
     least = utterances_to_find(
         *of, outcome.repetitions, aim.power, start.utterances, MOST_SIMULATED
     )
+    count = len(tested.pairs)
     needs = f"more than {MOST_SIMULATED}" if least is None else str(least)
     return (
-        f"the report's own test ({len(tested.pairs)} comparisons as one family, {RUNS} simulated"
-        f" runs): the scenario's {outcome.utterances} utterances x {outcome.repetitions} seeds find"
-        f" it in {share:.0%}; {aim.power:.0%} take {needs} utterances"
+        f"the report's own test ({count} comparison{'s' * (count != 1)} as one family, {RUNS}"
+        f" simulated runs): the scenario's {outcome.utterances} utterances x {outcome.repetitions}"
+        f" seeds find it in {share:.0%}; {aim.power:.0%} take {needs} utterances"
     )
 
 

@@ -72,7 +72,7 @@ def test_a_pilot_says_what_is_needed(
     assert "with the scenario's 7 utterances" in told
     assert "at a level of 0.05 for all comparisons of a network together" in told
     said = re.search(
-        r"the report's own test \(1 comparisons as one family, 400 simulated runs\): the scenario's"
+        r"the report's own test \(1 comparison as one family, 400 simulated runs\): the scenario's"
         r" 7 utterances x 1 seeds find it in \d+%; 80% take \d+ utterances",
         told,
     )

@@ -31,7 +31,7 @@ from harness.report import tables
 from harness.report.differences import differences
 from harness.report.verdicts import Verdict, verdicts
 from harness.score.quality import MEASURES, AudioTask, score_audio
-from harness.stats.simulated import Spread, share_found, spread_of
+from harness.stats.simulated import RUNS, Spread, share_found, spread_of
 from harness.store import Tables, schema
 from harness.store.tables import from_rows, to_pandas
 from harness.transports.base import TransportSettings
@@ -42,6 +42,10 @@ from tests.labs.conftest import voice
 
 MATRICES = 200
 NAMES = tuple(f"name-{number}" for number in range(10))
+SHOWN = [
+    tables.BY_KEY[key] for key in ("pesq_wb_played", "pesq_wb", "delay_p95", "wire", "missing")
+]
+"""All that a verdict shows."""
 PAIRS = list(itertools.combinations(NAMES, 2))
 UTTERANCES = 12
 EVENTS = 80
@@ -141,7 +145,7 @@ def drawn(scores: NDArray[np.float64], matrices: int = MATRICES) -> Iterator[Tab
 
 
 def verdict(run: Tables) -> Verdict:
-    (found,) = verdicts(run, tables.summarise(run), ["n"])
+    (found,) = verdicts(run, tables.summarise(run, SHOWN), ["n"])
     return found
 
 
@@ -161,12 +165,12 @@ def spread(matrices: Sequence[Tables]) -> Spread:
     return found
 
 
-def promised(of: Spread) -> float:
+def promised(of: Spread, runs: int = RUNS) -> float:
     """The difference that 12 utterances find with a probability of ``POWER``."""
     low, high = 0.0, 4.0
     for _ in range(10):
         middle = (low + high) / 2
-        found = share_found(of, PAIRS, PAIRS[0], middle, UTTERANCES, 1)
+        found = share_found(of, PAIRS, PAIRS[0], middle, UTTERANCES, 1, runs)
         low, high = (low, middle) if found >= POWER else (middle, high)
     return high
 
