@@ -39,7 +39,7 @@ def test_the_libraries_of_numpy_and_scipy_are_found(pools: list[ThreadPool]) -> 
 
 def test_scores_are_computed_with_one_thread(pools: list[ThreadPool]) -> None:
     measure = Measure("pesq", "wb", "media", "pesq", most_threads)
-    (score,) = score_audio(task(speech(1.0)), (measure,))
+    (score,) = score_audio(task(speech()), (measure,))
     assert score["value"] == 1
     assert [pool.count() for pool in pools] == [THREADS] * 2
 
