@@ -20,7 +20,8 @@ from harness.assets import AssetStore
 from harness.errors import BadInput, MachineCannot
 from harness.network import probe
 from harness.report.agreement import Compared, Leg, write_agreement
-from harness.run import Observer, Options, run
+from harness.run import Options, run
+from harness.runners import Observer
 from harness.stats.agreement import DIFFERS, compare, fates, judged, values
 from harness.store import Tables, load, new_directory
 

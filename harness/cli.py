@@ -312,7 +312,8 @@ def _print_questions(wanted: Scenario, cells: Plan) -> None:
 
 
 def _plan(arguments: argparse.Namespace) -> int:
-    from harness.run import default_jobs, planned
+    from harness.run import planned
+    from harness.runners import default_jobs
 
     wanted, cells, corpus = planned(
         arguments.file, arguments.only, lambda text: err.print(escape(text))

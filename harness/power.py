@@ -21,7 +21,8 @@ import pandas as pd
 from harness.assets import Corpus
 from harness.errors import BadInput
 from harness.plan import Plan
-from harness.run import Observer, Options, Pilot, planned, run
+from harness.run import Options, Pilot, planned, run
+from harness.runners import Observer
 from harness.scenario import Metric
 from harness.scenario.mistakes import not_among
 from harness.score.quality import MEASURES, OPTIONAL, measures

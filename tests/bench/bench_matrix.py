@@ -8,7 +8,8 @@ from pathlib import Path
 import soundfile
 
 from harness import store
-from harness.run import Options, default_jobs, run
+from harness.run import Options, run
+from harness.runners import default_jobs
 from tests.labs.conftest import SCENARIO, voice
 
 

@@ -21,6 +21,7 @@ from harness.cell import describe, without_streaming
 from harness.errors import BadInput, CellFailed
 from harness.plan import Cell
 from harness.run import Options, run
+from harness.runners import RETRIES
 from harness.score.pool import Worker
 from tests.labs.conftest import voice
 from tests.virtual.test_matrix import Silent
@@ -100,12 +101,12 @@ def test_what_stays_disturbed_is_left_after_two_more_tries(
     monkeypatch.setattr(virtual_matrix.VirtualMatrix, "_one", dead)
     outcome = run(options(quick, only="pcm/*/clean/*"), Silent())
     assert (outcome.statuses, outcome.all_well) == ({"failed": 2}, False)
-    assert len(store.load(outcome.directory).attempts) == 2 * (1 + run_module.RETRIES)
+    assert len(store.load(outcome.directory).attempts) == 2 * (1 + RETRIES)
     monkeypatch.undo()
     outcome = run(options(quick, only="pcm/*/clean/*", resume=outcome.directory), Silent())
     assert (outcome.statuses, outcome.all_well) == ({"ok": 2}, True)
     last = store.load(outcome.directory).attempts.groupby("cell_id").last()
-    assert set(last.attempt) == {2 + run_module.RETRIES}
+    assert set(last.attempt) == {2 + RETRIES}
     assert set(last.session) == {2}
 
 
