@@ -16,7 +16,7 @@ from harness.report.tables import SWEPT, Shown, added, ok_cells, scored
 from harness.stats import curves
 from harness.store import Tables
 
-SHOWN = ("pesq_wb", "stoi", "missing", "delay_p95")
+SHOWN = ("pesq_wb", "stoi", "missing", "delay_p50", "delay_p95")
 _AXES = ("codec", "network", "receiver", "transport")
 _COMPARABLE = ("codec", "receiver")
 """Axes on which entries that are not swept stand beside those that are, as level lines."""

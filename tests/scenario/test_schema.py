@@ -37,6 +37,8 @@ def test_all_scenarios_are_shipped() -> None:
         "adaptation",
         "agree",
         "broadcast",
+        "deep-plc",
+        "jitter-buffers",
         "lyra",
         "matrix",
         "metrics",
