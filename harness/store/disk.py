@@ -31,13 +31,10 @@ def placed(directory: Path, path: Path, durable: bool = False) -> Iterator[Binar
     stays as it was. Raises CellFailed where the disk does not take it or the directory is gone."""
     scratch = directory / "parts" / "tmp"
     temporary = scratch / f"{os.getpid()}-{threading.get_ident()}-{path.name}"
-    if not directory.is_dir():
-        raise CellFailed(
-            f"{directory}: was removed while the run went on; what it held is lost, start a new run"
-        )
-    with disk_errors(path):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        scratch.mkdir(parents=True, exist_ok=True)
+    try:
+        # Never the directory itself: one that somebody removed is not begun anew.
+        for folder in (scratch.parent, scratch, path.parent):
+            folder.mkdir(exist_ok=True)
         try:
             with temporary.open("w+b") as file:
                 yield file
@@ -47,6 +44,14 @@ def placed(directory: Path, path: Path, durable: bool = False) -> Iterator[Binar
             temporary.replace(path)
         except BaseException:
             temporary.unlink(missing_ok=True)
+            raise
+    except OSError as error:
+        if not directory.is_dir():
+            raise CellFailed(
+                f"{directory}: was removed while the run went on; what it held is lost, start a new"
+                " run"
+            ) from error
+        with disk_errors(path):
             raise
 
 

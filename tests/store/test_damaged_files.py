@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -140,9 +141,18 @@ def test_a_damaged_row_of_the_run_has_a_remedy_that_is_true(store: RunStore) -> 
         RunStore.open(store.directory)
 
 
-def test_a_run_that_was_removed_is_not_begun_again_in_its_place(store: RunStore) -> None:
+def test_a_run_that_was_removed_is_not_begun_again_in_its_place(
+    store: RunStore, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write(store, "a")
-    shutil.rmtree(store.directory)
+    real = Path.mkdir
+
+    def removed(self: Path, *arguments: Any, **options: Any) -> None:
+        """The directory goes at the last moment."""
+        shutil.rmtree(store.directory, ignore_errors=True)
+        real(self, *arguments, **options)
+
+    monkeypatch.setattr(Path, "mkdir", removed)
     with pytest.raises(CellFailed, match="was removed while the run went on"):
         write(store, "b")
     assert not store.directory.exists()
