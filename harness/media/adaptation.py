@@ -4,7 +4,7 @@
 section 6) beside a delay-based one with a threshold:
 
 * loss since the last report above 10 %: rate x (1 - loss / 2);
-* else, if even the quickest packets since the last report waited more than 100 ms and two
+* else, if even the quickest packets since the last report waited more than 60 ms and three
   interarrival jitters: rate x 0.85 (section 5.5), once per round trip, for the queue needs that
   time to drain;
 * else, if the loss is below 2 %: 8 % more a second (section 5.5, equation for a state that is not
@@ -28,10 +28,12 @@ from harness.media.settings import SenderSettings
 from harness.units import NS_PER_MS, NS_PER_S
 
 MUCH_LOSS, LITTLE_LOSS = 0.10, 0.02
-QUEUE_NS = 100 * NS_PER_MS
-QUEUE_JITTERS = 2
+QUEUE_NS = 60 * NS_PER_MS
+"""As if the latest packet had waited about 100 ms: the least of an interval is behind a queue that
+grows by up to the interval."""
+QUEUE_JITTERS = 3
 """Of normal jitter with deviation s, whose mean difference J is 1.13 s: the least of 5 packets is
-expected 1.9 s above the least of 500, and varies by 0.7 s."""
+expected 1.9 s above the least of 500, with a deviation of 0.7 s; this is two of them more."""
 BACK_OFF, GROWTH_PER_S = 0.85, 1.08
 _ROUND_TRIP_NS = 200 * NS_PER_MS
 """As long as none has been measured."""
