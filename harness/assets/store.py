@@ -6,7 +6,8 @@ is noticed and fetched again. Where only the beginning of a hash is known, the w
 came first is kept beside the file (``.sha256``), and nothing else is taken for it afterwards.
 
 Environment: ``HARNESS_CACHE`` (default ``$XDG_CACHE_HOME/codec-network-harness``, below
-``~/.cache``); ``HARNESS_MIRROR``, a folder searched by content before any download.
+``~/.cache``); ``HARNESS_MIRROR``, a folder searched by content before any download. A WAV file may
+lie there as a FLAC file of the same name that decodes to it, to the byte.
 """
 
 from __future__ import annotations
@@ -26,9 +27,12 @@ import zlib
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import IO
+
+import soundfile
 
 from harness.assets import manifest
 from harness.assets.manifest import Asset
@@ -63,6 +67,35 @@ def file_sha256(path: Path) -> str:
     """Hex digest of a file's bytes. Raises OSError."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+@dataclass(frozen=True)
+class _Mirrored:
+    """A file of the mirror that holds an asset, with the asset's bytes where they are packed."""
+
+    path: Path
+    unpacked: bytes | None = None
+
+    def copy_to(self, file: IO[bytes]) -> None:
+        if self.unpacked is not None:
+            file.write(self.unpacked)
+            return
+        with self.path.open("rb") as original:
+            shutil.copyfileobj(original, file)
+
+    def __str__(self) -> str:
+        return str(self.path)
+
+
+def _wav_of_flac(path: Path) -> bytes | None:
+    """The 16-bit WAV file, with the plain header of 44 bytes, that a FLAC file was made from."""
+    wav = io.BytesIO()
+    try:
+        samples, rate_hz = soundfile.read(path, dtype="int16")
+        soundfile.write(wav, samples, rate_hz, format="WAV", subtype="PCM_16")
+    except (OSError, soundfile.LibsndfileError):
+        return None
+    return wav.getvalue()
 
 
 class AssetStore:
@@ -129,8 +162,7 @@ class AssetStore:
             with self._new_file(path) as file:
                 source = self._in_mirror(asset)
                 if source is not None:
-                    with source.open("rb") as original:
-                        shutil.copyfileobj(original, file)
+                    source.copy_to(file)
                 else:
                     if progress is not None:
                         progress(f"downloading {asset.name} ({asset.size})")
@@ -259,14 +291,25 @@ class AssetStore:
                     by_size[path.stat().st_size].append(path)
         return by_size
 
-    def _in_mirror(self, asset: Asset) -> Path | None:
+    def _in_mirror(self, asset: Asset) -> _Mirrored | None:
+        name = PurePosixPath(urllib.parse.urlparse(asset.url).path)
         if asset.size_bytes:
             candidates = self._mirror_by_size.get(asset.size_bytes, [])
         else:
-            name = PurePosixPath(urllib.parse.urlparse(asset.url).path).name
-            found = (path for paths in self._mirror_by_size.values() for path in paths)
-            candidates = [path for path in found if path.name == name]
-        return next((path for path in candidates if self._is(asset, file_sha256(path))), None)
+            candidates = self._mirrored_as(name.name)
+        for path in candidates:
+            if self._is(asset, file_sha256(path)):
+                return _Mirrored(path)
+        if name.suffix == ".wav":
+            for path in self._mirrored_as(f"{name.stem}.flac"):
+                data = _wav_of_flac(path)
+                if data is not None and self._is(asset, hashlib.sha256(data).hexdigest()):
+                    return _Mirrored(path, data)
+        return None
+
+    def _mirrored_as(self, name: str) -> list[Path]:
+        found = (path for paths in self._mirror_by_size.values() for path in paths)
+        return [path for path in found if path.name == name]
 
     def _small_in_mirror(self, sha256: str) -> bytes | None:
         for size, paths in self._mirror_by_size.items():

@@ -10,7 +10,9 @@ import threading
 from collections.abc import Iterator
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soundfile as sf
 
 from harness.assets import manifest
 from harness.assets.manifest import Asset
@@ -109,6 +111,23 @@ def test_the_mirror_is_searched_by_content(base: str, requests: list[str], tmp_p
     assert path.read_bytes() == CONTENT
     assert path.is_relative_to(tmp_path / "cache")
     assert requests == []
+
+
+@pytest.mark.parametrize("changed", [False, True])
+def test_a_wav_file_may_lie_in_the_mirror_as_flac(
+    changed: bool, base: str, requests: list[str], tmp_path: Path
+) -> None:
+    (mirror := tmp_path / "mirror").mkdir()
+    samples = np.arange(-500, 500, dtype=np.int16)
+    sf.write(wav := tmp_path / "talk.wav", samples, 16000, subtype="PCM_16")
+    sf.write(mirror / "talk.flac", samples + changed, 16000, subtype="PCM_16")
+    data = wav.read_bytes()
+    talk = Asset("talk", f"{base}/talk.wav", hashlib.sha256(data).hexdigest(), len(data))
+    store = AssetStore(tmp_path / "cache", mirror)
+    assert store.at_hand(talk) is not changed
+    if not changed:
+        assert store.fetch(talk).read_bytes() == data
+        assert requests == []
 
 
 def beginning(base: str, name: str = "whole") -> Asset:
