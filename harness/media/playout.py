@@ -59,7 +59,7 @@ from harness.records import (
     Verdict,
     from_rows,
 )
-from harness.units import NS_PER_S, samples_to_ns
+from harness.units import NS_PER_MS, NS_PER_S, samples_to_ns
 
 # Looking a member up in its enum takes longer than all else that is done with a verdict.
 _USED, _DUPLICATE, _LATE = Verdict.USED, Verdict.DUPLICATE, Verdict.LATE
@@ -69,6 +69,9 @@ _DECODED = Kind.DECODED
 _INT16 = np.dtype(np.int16)
 P = ParamSpec("P")
 R = TypeVar("R")
+_LEAST_CUT_NS = NS_PER_MS
+"""A fixed buffer that is less than this too deep stays so: no network did that, and no cut is worth
+it."""
 _PARITY_PARTS = 64
 """Parity payloads of several packets that wait for the rest of these."""
 
@@ -223,6 +226,8 @@ class ReceiverCore:
                     self._started_ns = recv_ns
                     self._first_pull_ns = relative_ns + self._settings.start_ns
                 self._anchor.add(relative_ns)
+                if not self._adaptive and not self._rows:
+                    self._start_no_later(recv_ns)
                 if self._redundant:
                     self._use_redundancy(frame, recv_ns)
         if self._adaptive and verdict is not _DUPLICATE:
@@ -523,13 +528,22 @@ class ReceiverCore:
             )
             self._next += 1
 
+    def _start_no_later(self, now_ns: int) -> None:
+        """Before anything was played, the start itself follows the least delayed frame."""
+        assert self._first_pull_ns is not None
+        assert self._anchor.least_ns is not None
+        due_ns = max(now_ns, self._anchor.least_ns + self._settings.start_ns)
+        self._first_pull_ns = min(self._first_pull_ns, due_ns)
+
     def _catch_up(self, audio: Pcm, pull_ns: int) -> Pcm:
         """``audio``, shorter by what the fixed buffer is deeper than it is to be: the frame that
         started the clock was slower than one of those that came soon after it."""
         assert self._anchor.least_ns is not None
         due_ns = self._anchor.least_ns + self._settings.start_ns + self._media_ns(self._next)
+        if pull_ns - due_ns < _LEAST_CUT_NS:
+            return audio
         excess = (pull_ns - due_ns) * self._rate_hz // NS_PER_S
-        return leave_out(audio, min(excess, len(audio)), self._rate_hz) if excess > 0 else audio
+        return leave_out(audio, min(excess, len(audio)), self._rate_hz)
 
     def _fit(self, audio: Pcm, pull_ns: int) -> Pcm:
         excess_ns = self._depth_ns(pull_ns) - self._delays.target_ns()
