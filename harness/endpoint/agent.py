@@ -396,8 +396,9 @@ def play(
             continue
         pulls_ns = [core.next_pull_ns() for core, _ in playing]
         due_ns = min(answer_ns, stop_ns, *(at for at in pulls_ns if at is not None))
-        # What comes may have to be answered at once, or starts the clock.
-        if (cores[0].answers or None in pulls_ns) and due_ns - now_ns > _NEAR_NS:
+        # What comes may have to be answered at once, or starts the clock, or starts it earlier.
+        waits = cores[0].answers or not all(core.has_played for core, _ in playing)
+        if waits and due_ns - now_ns > _NEAR_NS:
             with suppress(queue.Empty):
                 _take(cores, arrived.get(timeout=(due_ns - _NEAR_NS - now_ns) / NS_PER_S))
             continue

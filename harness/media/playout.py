@@ -226,7 +226,7 @@ class ReceiverCore:
                     self._started_ns = recv_ns
                     self._first_pull_ns = relative_ns + self._settings.start_ns
                 self._anchor.add(relative_ns)
-                if not self._adaptive and not self._rows:
+                if not self._adaptive and not self.has_played:
                     self._start_no_later(recv_ns)
                 if self._redundant:
                     self._use_redundancy(frame, recv_ns)
@@ -314,6 +314,11 @@ class ReceiverCore:
     def finished(self) -> bool:
         """All media frames have been played or concealed."""
         return self._next >= self._total
+
+    @property
+    def has_played(self) -> bool:
+        """Whether anything was pulled. Until then every packet may move :meth:`next_pull_ns`."""
+        return bool(self._rows)
 
     def next_pull_ns(self) -> int | None:
         """When :meth:`pull` is due; None before the first complete frame and after the last."""

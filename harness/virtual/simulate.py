@@ -492,7 +492,7 @@ class _Listener:
             return NEVER_NS
         pull_ns = self.core.next_pull_ns()
         due_ns = NEVER_NS if pull_ns is None else pull_ns + self._ahead_ns
-        if self.coming and (pull_ns is None or self._answers):
+        if self.coming and (self._answers or not self.core.has_played):
             due_ns = min(due_ns, self.coming[0][1])
         if self._answers and (answer_ns := self.core.next_feedback_ns()) is not None:
             due_ns = min(due_ns, answer_ns)

@@ -106,6 +106,7 @@ RECORDING = Recording("csv", "ab" * 32, 9_000 * MS, tuple(range(5000)), delay_ns
                     "hits": "instant",
                     "queue_ns": 5,
                     "queue_bytes": None,
+                    "spread": False,
                 }
             },
         ),

@@ -277,7 +277,7 @@ def test_a_simulated_run_says_so_before_all_else(swept_html: str, html: str) -> 
 
 def test_a_sweep_has_its_curves_and_crossings(swept_html: str) -> None:
     mine = section(swept_html, "sweeps")
-    assert mine.count("<svg") == 4
+    assert mine.count("<svg") == 5
     assert re.search(
         r"opus falls under g722 at [\d.]+ % \[[\d.]+, [\d.]+\]\.", words(f"{mine}</section>")
     )
