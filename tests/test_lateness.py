@@ -37,9 +37,9 @@ def test_one_percent_or_one_action_may_be_late_and_none_by_much() -> None:
     assert Lateness.of([]) == Lateness(0, 0, 0)
     assert Lateness.of([-5, -7]) == Lateness(2, 0, 0), "early is on time"
     assert Lateness(400, P99_LIMIT_NS, WORST_LIMIT_NS).problems("the relay") == []
-    assert Lateness(400, 6 * MS, 31 * MS).problems("the relay") == [
-        "the relay fell behind: late by p99 6.0 ms (limit 5 ms) and worst 31.0 ms (limit 20 ms) in"
-        " 400 actions; use fewer --jobs"
+    assert Lateness(400, 11 * MS, 31 * MS).problems("the relay") == [
+        "the relay fell behind: late by p99 11.0 ms (limit 10 ms) and worst 31.0 ms (limit 20"
+        " ms) in 400 actions; use fewer --jobs"
     ]
 
 
@@ -85,9 +85,10 @@ def test_a_receiver_whose_pulls_are_late_makes_its_cell_invalid() -> None:
     clean = streamed()
     (problem,) = problems(replace(clean, receiver=clean.receiver | {"lateness": late.figures()}))
     assert problem.startswith("the receiver fell behind: late by worst 36.0 ms (limit 20 ms)")
-    often = heard(iter(([0] * 9 + [7 * MS]) * 10))
+    often = heard(iter(([0] * 9 + [12 * MS]) * 10))
     assert often.problems("the receiver") == [
-        "the receiver fell behind: late by p99 7.0 ms (limit 5 ms) in 100 actions; use fewer --jobs"
+        "the receiver fell behind: late by p99 12.0 ms (limit 10 ms) in 100 actions; use fewer"
+        " --jobs"
     ]
 
 
