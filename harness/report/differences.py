@@ -7,7 +7,8 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 
-from harness.report.tables import BY_KEY, CONFIGURATION, Shown, added, scored
+from harness.report.tables import BY_KEY, Shown, added, scored
+from harness.stats.agreement import CONFIGURATION
 from harness.stats.difference import Difference, against, as_family
 from harness.store import Tables
 

@@ -24,8 +24,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from harness.report.tables import BIN_S, CONFIGURATION, FATES, Shown, wide
+from harness.report.tables import BIN_S, FATES, Shown, wide
 from harness.stats import curves
+from harness.stats.agreement import CONFIGURATION
 
 INK = "#1a1b1c"
 FAINT = "#c7c8c9"

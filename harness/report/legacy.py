@@ -12,8 +12,9 @@ from matplotlib.axes import Axes
 
 from harness.report import figures
 from harness.report.sections import Drawing, Namer
-from harness.report.tables import CONFIGURATION, ok_cells
+from harness.report.tables import ok_cells
 from harness.score.legacy import SYSTEMS, Estimator, System, truth_label
+from harness.stats.agreement import CONFIGURATION
 from harness.store import Tables
 
 TRUE_COLOUR, SAID_COLOUR = "#0072b2", "#d55e00"

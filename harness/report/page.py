@@ -38,9 +38,10 @@ from harness.report import (
     tables,
     verdicts,
 )
-from harness.report.tables import BY_KEY, CONFIGURATION, FIGURES, Shown
+from harness.report.tables import BY_KEY, FIGURES, Shown
 from harness.score.metrics import METRICS
 from harness.stats import MIN_CLUSTERS
+from harness.stats.agreement import CONFIGURATION
 from harness.stats.difference import SIGNIFICANT
 from harness.store import Tables, load
 from harness.units import NS_PER_MS

@@ -21,9 +21,9 @@ from harness.score.metrics import LATENCY, Better
 from harness.score.quality import MEASURES
 from harness.score.quality import OPTIONAL as OPTIONAL_MEASURES
 from harness.stats import estimate
+from harness.stats.agreement import CONFIGURATION
 from harness.store import Tables
 
-CONFIGURATION = ["network", "transport", "receiver", "codec"]
 BIN_S = 0.5
 FATES = ("played", "reordered", "incomplete", "undecodable", "late", "queue", "lost")
 """Of packets, from well to worst, as they are stacked."""

@@ -20,7 +20,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from harness.report.tables import CONFIGURATION, Shown, added, clean_networks, ranking, scored, wide
+from harness.report.tables import Shown, added, clean_networks, ranking, scored, wide
+from harness.stats.agreement import CONFIGURATION
 from harness.stats.difference import Difference, Family, Pair, between_all
 from harness.store import Tables
 

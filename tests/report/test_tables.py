@@ -9,8 +9,9 @@ import pandas as pd
 import pytest
 
 from harness.report import sections, tables
-from harness.report.tables import BY_KEY, CONFIGURATION
+from harness.report.tables import BY_KEY
 from harness.stats import MIN_CLUSTERS
+from harness.stats.agreement import CONFIGURATION
 from harness.store import Tables, load, schema
 from harness.store.tables import from_rows, to_pandas
 from tests.report.small_run import run_of
