@@ -165,6 +165,7 @@ class _Socket:
         self.late_ns = array("q")
         """From each datagram's arrival to its being read."""
         self._waker, self._woken = socket.socketpair()
+        self._waker.setblocking(False)  # whoever wakes holds the lock that the woken waits for
         self._woken.setblocking(False)
         self.until_ns = 0
         """When whoever waits will wake by itself; 0 while nobody waits."""

@@ -338,6 +338,19 @@ def test_a_quic_connection_that_the_receiver_closed_is_said_to_be_broken(name: s
             send_on()
 
 
+def test_waking_a_quic_thread_never_waits_for_it() -> None:
+    """Whoever wakes it holds the lock that it may be waiting for."""
+    waiting = quic._Socket()
+    waking = threading.Thread(
+        target=lambda: [waiting.wake() for _ in range(100_000)], name="waking", daemon=True
+    )
+    waking.start()
+    waking.join(timeout=10)
+    assert not waking.is_alive()
+    assert not waiting.wait()  # woken, and nothing came
+    waiting.close()
+
+
 def test_a_quic_receiver_that_is_not_there_is_said_with_the_address(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
