@@ -4,7 +4,7 @@ Needs access to Docker only. Per pair:
 
 * an internal bridge network without a host address, so that nothing leads out of it;
 * two endpoint containers: no capabilities, read-only root, unprivileged user, own cpuset where
-  there are cores to spare;
+  there are cores to spare (an engine that may not raise RLIMIT_RTPRIO gives them SYS_NICE instead);
 * two short-lived helpers inside the endpoints' network namespaces (NET_ADMIN only) for offloads
   and static ARP;
 * one helper with the host's network (NET_ADMIN, NET_RAW, SYS_NICE) that runs the link agent.
@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import socket
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
@@ -45,8 +46,19 @@ from harness.units import monotonic_ns
 
 CONTROL = "/run/harness"
 ASSETS = "/assets"
-REAL_TIME = Ulimit(name="rtprio", soft=50, hard=50)
-"""Lets an endpoint take SCHED_FIFO without any capability."""
+_NOBODY = "65534:65534"
+PROMOTIONS: tuple[dict[str, Any], ...] = (
+    {"user": _NOBODY, "ulimits": [Ulimit(name="rtprio", soft=50, hard=50)]},
+    {"user": "0:0", "cap_add": ["SYS_NICE"]},
+    {"user": _NOBODY},
+)
+"""How an endpoint may take SCHED_FIFO, best first: by a limit, without any capability; where the
+engine has no CAP_SYS_RESOURCE to raise it, by one capability; else not at all. ``agent_facts`` says
+which priority was reached."""
+
+
+_REFUSED = re.compile("rlimit|capabilit")
+"""What an engine says of a limit or a capability that it may not give."""
 
 
 def connect() -> docker.DockerClient:
@@ -97,7 +109,7 @@ class DockerLab:
         self._cores = int(info.get("NCPU") or os.cpu_count() or 1)
         self._has_cpusets = bool(info.get("CPUSet", False))
         self._version = self._client.version()
-        self._may_promote = True
+        self._promotions = PROMOTIONS
 
     def facts(self) -> dict[str, Any]:
         return {
@@ -183,7 +195,6 @@ class DockerLab:
     ) -> Container:
         options: dict[str, Any] = {
             "network": network.name,
-            "user": "65534:65534",
             "tmpfs": {"/tmp": "size=64m"},
             "sysctls": {"net.ipv6.conf.all.disable_ipv6": "1"},
         }
@@ -191,16 +202,16 @@ class DockerLab:
             offset = 0 if role == "sender" else 1
             options["cpuset_cpus"] = str(1 + (2 * index + offset) % (self._cores - 1))
         agent = (stack, "harness.endpoint.agent", role, socket_name)
-        if self._may_promote:
+        while True:
+            promotion = self._promotions[0]
             try:
-                return self._agent(*agent, ulimits=[REAL_TIME], **options)
+                return self._agent(*agent, **(options | promotion))
             except docker.errors.APIError as error:
-                if "rlimit" not in str(error):
+                if promotion is PROMOTIONS[-1] or not _REFUSED.search(str(error)):
                     raise
-                # An engine without CAP_SYS_RESOURCE: its endpoints run at ordinary priority, and
-                # say so in ``agent_facts``.
-                self._may_promote = False
-        return self._agent(*agent, **options)
+                # Pairs may open side by side: only the first to meet it strikes it off.
+                if self._promotions[0] is promotion:
+                    self._promotions = self._promotions[1:]
 
     def _agent(
         self, stack: ExitStack, module: str, role: str, socket_name: str, **options: Any
