@@ -1,19 +1,26 @@
 """Does the report claim what is not there, and find what is? Null runs and a planted difference.
 
 The same codec under ten names in the virtual lab, each with losses of its own: nothing that the
-verdict claims of them is true. 200 matrices of 12 utterances, PESQ-WB as played, whose cells are
-drawn from 80 of each utterance. (Under the same losses all ten are equal to the last bit, and
-there is nothing to claim by mistake.) Then one of the ten is made better by what
-:mod:`harness.stats.simulated` says that 12 utterances find in 80 % of the runs. Cells are simulated
-and scored as the lab does it, without writing them down.
+verdict claims of them is true. 200 matrices of 12 utterances, PESQ-WB as played. (Under the same
+losses all ten are equal to the last bit, and there is nothing to claim by mistake.) Then one of the
+ten is made better by what :mod:`harness.stats.simulated`, shown a pilot of other cells, says that
+12 utterances find in 80 % of the runs. Cells are simulated and scored as the lab does it, without
+writing them down.
+
+``make bench`` streams 80 cells of each utterance, and the matrices draw from them.
+``python -m tests.bench.bench_claims --independent`` streams 25,200 cells, so that no two matrices,
+nor the pilot, share one: 2 to 3 hours of one core. ``--save`` and ``--scores`` part the streaming
+from the counting.
 """
 
 from __future__ import annotations
 
+import argparse
 import itertools
 import multiprocessing
 import os
 from collections.abc import Iterator, Sequence
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -49,8 +56,10 @@ SHOWN = [
 PAIRS = list(itertools.combinations(NAMES, 2))
 UTTERANCES = 12
 EVENTS = 80
-"""Cells of each utterance."""
-SECONDS = 6.0
+"""Cells of each utterance, where matrices share them."""
+PILOT = 10
+"""Matrices that a difference is promised from."""
+SECONDS = 4.5
 """Enough for the 3.2 s of active speech that PESQ wants."""
 RATE_HZ = 16_000
 POWER = 0.8
@@ -68,22 +77,30 @@ class Task(NamedTuple):
 
 
 def measure() -> dict[str, str]:
-    tasks = [Task(*one) for one in itertools.product(range(UTTERANCES), range(EVENTS))]
+    return figures(all_scores(EVENTS))
+
+
+def all_scores(events: int) -> NDArray[np.float64]:
+    """PESQ-WB of that many cells of each utterance, shape (utterances, events)."""
+    tasks = [Task(*one) for one in itertools.product(range(UTTERANCES), range(events))]
     with multiprocessing.get_context("spawn").Pool(len(os.sched_getaffinity(0))) as pool:
-        scores = np.reshape(pool.map(streamed, tasks, chunksize=20), (UTTERANCES, EVENTS))
-    matrices = list(drawn(scores))
+        return np.reshape(pool.map(streamed, tasks, chunksize=20), (UTTERANCES, events))
+
+
+def figures(scores: NDArray[np.float64]) -> dict[str, str]:
+    pilot, matrices = in_parts(scores)
     false = sum(claims(verdict(one)) for one in matrices)
     against = sum(bool(differences(one, NAMES[0])["told_apart"].any()) for one in matrices)
-    delta = promised(spread(matrices))
+    delta = promised(pilot)
     found = sum(told_apart(planted(one, delta)) for one in matrices)
     return {
-        "matrices x names x utterances": f"{MATRICES} x {len(NAMES)} x {UTTERANCES}",
+        "matrices x names x utterances": f"{len(matrices)} x {len(NAMES)} x {UTTERANCES}",
         "PESQ-WB as played, mean and standard deviation": (
             f"{np.mean(scores):.2f}, {np.std(scores):.2f}"
         ),
-        "verdict claims a difference (aim <= 5 %)": share(false, MATRICES),
-        "differences to the first claim one (aim <= 5 %)": share(against, MATRICES),
-        f"planted: {delta:.3f}, promised in {POWER:.0%} of the runs": share(found, MATRICES),
+        "verdict claims a difference (aim <= 5 %)": share(false, len(matrices)),
+        "differences to the first claim one (aim <= 5 %)": share(against, len(matrices)),
+        f"planted: {delta:.3f}, promised in {POWER:.0%} of the runs": share(found, len(matrices)),
     }
 
 
@@ -121,27 +138,41 @@ def streamed(task: Task) -> float:
     return pesq["value"]
 
 
-def drawn(scores: NDArray[np.float64], matrices: int = MATRICES) -> Iterator[Tables]:
-    """Tables of runs with ten cells of each utterance, none twice in a run.
+def in_parts(scores: NDArray[np.float64]) -> tuple[Spread, list[Tables]]:
+    """The spread that a pilot shows, and 200 matrices; shape of ``scores``: (utterances, events).
 
-    ``scores`` has shape (utterances, events).
+    No two share a cell where there are enough; else the matrices draw from three quarters of the
+    cells, and the pilot from the others.
     """
+    runs = PILOT + MATRICES
+    if scores.shape[1] >= runs * len(NAMES):
+        parts = np.split(scores[:, : runs * len(NAMES)], runs, axis=1)
+        return spread([as_run(one) for one in parts[:PILOT]]), list(map(as_run, parts[PILOT:]))
+    pilot, rest = np.split(scores, [scores.shape[1] // 4], axis=1)
+    return spread(list(drawn(pilot, PILOT))), list(drawn(rest, MATRICES))
+
+
+def drawn(scores: NDArray[np.float64], matrices: int) -> Iterator[Tables]:
+    """Runs with ten cells of each utterance, none twice in a run."""
     generator = np.random.default_rng(0)
     for _ in range(matrices):
-        values = np.stack(
-            [generator.choice(row, len(NAMES), replace=False) for row in scores], axis=1
-        )
-        cells: list[dict[str, Any]] = []
-        rows: list[dict[str, Any]] = []
-        for (name, utterance), value in np.ndenumerate(values):
-            cell_id = f"{name}-{utterance}"
-            place = {"network": "n", "transport": "udp", "receiver": "r", "codec": NAMES[name]}
-            block = {"utterance": f"u{utterance}", "block": f"b{utterance}", "repetition": 0}
-            cells.append({"cell_id": cell_id, "status": "ok", **place, **block})
-            key = {"metric": "pesq", "mode": "wb", "track": "played"}
-            rows.append({"cell_id": cell_id, "value": float(value), **key})
-        found = {"runs": [{"run_id": "claims"}], "cells": cells, "scores": rows}
-        yield Tables(**{of: to_pandas(from_rows(of, found.get(of, []))) for of in schema.TABLES})
+        values = [generator.choice(row, len(NAMES), replace=False) for row in scores]
+        yield as_run(np.stack(values))
+
+
+def as_run(values: NDArray[np.float64]) -> Tables:
+    """The tables of a run with these scores, shape (utterances, names)."""
+    cells: list[dict[str, Any]] = []
+    rows: list[dict[str, Any]] = []
+    for (utterance, name), value in np.ndenumerate(values):
+        cell_id = f"{name}-{utterance}"
+        place = {"network": "n", "transport": "udp", "receiver": "r", "codec": NAMES[name]}
+        block = {"utterance": f"u{utterance}", "block": f"b{utterance}", "repetition": 0}
+        cells.append({"cell_id": cell_id, "status": "ok", **place, **block})
+        key = {"metric": "pesq", "mode": "wb", "track": "played"}
+        rows.append({"cell_id": cell_id, "value": float(value), **key})
+    found = {"runs": [{"run_id": "claims"}], "cells": cells, "scores": rows}
+    return Tables(**{of: to_pandas(from_rows(of, found.get(of, []))) for of in schema.TABLES})
 
 
 def verdict(run: Tables) -> Verdict:
@@ -193,3 +224,26 @@ def share(count: int, of: int) -> str:
     """A share with its exact binomial interval (Clopper and Pearson 1934)."""
     low, high = binomtest(count, of).proportion_ci(0.95, "exact")
     return f"{count} of {of} = {count / of:.1%} [{low:.1%}, {high:.1%}]"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m tests.bench.bench_claims",
+        description="False claims of null runs, and a planted difference.",
+    )
+    parser.add_argument(
+        "--independent", action="store_true", help="stream cells enough that no two runs share one"
+    )
+    parser.add_argument("--save", type=Path, metavar="FILE", help="keep the scores (.npy)")
+    parser.add_argument("--scores", type=Path, metavar="FILE", help="count these; stream nothing")
+    asked = parser.parse_args()
+    events = (PILOT + MATRICES) * len(NAMES) if asked.independent else EVENTS
+    scores = np.load(asked.scores, allow_pickle=False) if asked.scores else all_scores(events)
+    if asked.save:
+        np.save(asked.save, scores)
+    for figure, value in figures(scores).items():
+        print(f"{figure:<58} {value}")
+
+
+if __name__ == "__main__":
+    main()
