@@ -11,20 +11,29 @@ LIBOPUS := .cache/native/libopus.so.0
 # The image's own, so that all labs code alike; without it, Opus goes without DRED and says so.
 TRY_LIBOPUS = $(MAKE) -s libopus || echo "libopus was not built: no DRED, no deep PLC" >&2
 
+# A test's module stays on one core, for what its tests share; a container may see more cores than it has.
+ON_ALL_CORES := -n auto --maxprocesses 4 --dist loadscope
+
 .DEFAULT_GOAL := help
-.PHONY: help matrix test check bench report image libopus doctor lock clean
+.PHONY: help matrix test test-rest test-all check bench report image libopus doctor lock clean
 
 help: ## list the targets
-	@sed -nE 's/^([a-z]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
+	@sed -nE 's/^([a-z-]+):.*## (.*)/  make \1\t\2/p' $(MAKEFILE_LIST) | expand -t 18
 	@echo "  variables: SCENARIO=$(SCENARIO) RUN=$(RUN) PYTHON=$(PYTHON)"
 
 matrix: .venv/.installed ## run SCENARIO (default: the whole matrix) and draw its report
 	@$(TRY_LIBOPUS)
 	@$(HARNESS) run $(SCENARIO)
 
-test: .venv/.installed ## run the tests; those that this machine cannot run say why
+test: .venv/.installed ## run the tests, on all cores; those that this machine cannot run say why
 	@$(TRY_LIBOPUS)
-	@$(BIN)/python -m pytest $(PYTEST)
+	@$(BIN)/python -m pytest -m "not realtime" $(ON_ALL_CORES) $(PYTEST)
+
+test-rest: .venv/.installed ## run those that stream in real time, one by one: a quarter of an hour
+	@$(TRY_LIBOPUS)
+	@$(BIN)/python -m pytest -m realtime $(PYTEST)
+
+test-all: test test-rest ## run both
 
 check: .venv/.installed ## lint, formatting, types
 	@$(BIN)/ruff check .

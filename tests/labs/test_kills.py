@@ -8,7 +8,7 @@ import pytest
 
 from tests.bench.kills import soak
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.realtime
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ LABS = [
     pytest.param("netns", marks=pytest.mark.netns),
     pytest.param("docker", marks=pytest.mark.docker),
 ]
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.realtime
 
 
 def pesq_wb(tables: store.Tables) -> pd.DataFrame:
