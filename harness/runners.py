@@ -26,8 +26,10 @@ from harness.cell import (
 )
 from harness.codecs.base import CodecFacts, Pcm
 from harness.errors import BadInput, HarnessError, MachineCannot, Unsupported
+from harness.labs.awake import POLLED, awake
 from harness.labs.base import Lab
 from harness.labs.capacity import Capacity
+from harness.labs.headroom import Headroom
 from harness.labs.pairs import PairPool
 from harness.labs.virtual import ENGINE
 from harness.plan import Cell, Plan
@@ -115,9 +117,16 @@ class SocketRunner:
         self._pairs.warm_up(side_by_side)
         began = time.monotonic()
         try:
-            for attempt in range(1 + RETRIES):
-                # What fell behind beside so many others gets more of the machine.
-                again = self._round(pool, again, max(1, side_by_side >> attempt), engine, attempt)
+            with awake() as processors:
+                if processors == POLLED:
+                    self._observer.note(
+                        "this machine is virtual: its processors are kept busy while cells stream,"
+                        " for one that sleeps wakes when its host pleases"
+                    )
+                for attempt in range(1 + RETRIES):
+                    # What fell behind beside so many others gets more of the machine.
+                    headroom = Headroom(max(1, side_by_side >> attempt))
+                    again = self._round(pool, again, headroom, engine, attempt)
         except BaseException:
             pool.shutdown(wait=False, cancel_futures=True)
             self.close()
@@ -133,26 +142,37 @@ class SocketRunner:
         self,
         pool: ThreadPoolExecutor,
         todo: Sequence[Cell],
-        at_once: int,
+        headroom: Headroom,
         engine: str,
         attempt: int,
     ) -> list[Cell]:
-        """Stream cells, so many at once; those that the machine disturbed."""
+        """Stream cells, as many at once as there is headroom for; those that were disturbed."""
         begin_round(self._observer, "streaming", len(todo), attempt)
         left = iter(together(todo))
-        waiting: dict[Future[list[CellResult]], list[Cell]] = {}
+        waiting: dict[Future[list[CellResult]], tuple[list[Cell], int]] = {}
         disturbed: list[Cell] = []
         while True:
-            for group in islice(left, at_once - len(waiting)):
-                waiting[pool.submit(self._at_once, group, engine)] = group
+            for group in islice(left, max(0, headroom.at_once - len(waiting))):
+                job = pool.submit(self._at_once, group, engine)
+                waiting[job] = (group, headroom.begin())
             if not waiting:
                 return disturbed
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
-                for cell, result in zip(waiting.pop(future), future.result(), strict=True):
-                    _tell(self._observer, cell, result.row["status"], result.row["reason"])
-                    if result.row.get("blame") == "machine":
-                        disturbed.append(cell)
+                group, began = waiting.pop(future)
+                hit = [
+                    cell
+                    for cell, result in zip(group, future.result(), strict=True)
+                    if self._report(cell, result) == "machine"
+                ]
+                headroom.end(began, bool(hit))
+                disturbed += hit
+
+    def _report(self, cell: Cell, result: CellResult) -> str | None:
+        """Tell the observer how a cell ended; who is to blame where it is not ok."""
+        _tell(self._observer, cell, result.row["status"], result.row["reason"])
+        blame: str | None = result.row.get("blame")
+        return blame
 
     def _at_once(self, cells: Sequence[Cell], engine: str) -> list[CellResult]:
         """Cells that one sender serves, on idle pairs, written down. A broken pair costs them

@@ -43,7 +43,7 @@ ROOMS: dict[str, set[str]] = {
     "codecs": {"litert"},
     "transports": {"media", "linux"},
     "endpoint": {"media", "codecs", "transports", "control", "clockfacts", "linux"},
-    "labs": {"network", "endpoint", "control"},
+    "labs": {"network", "endpoint", "control", "linux"},
     "stats": set(),
     "score": {"assets.level", "stats"},
     "sinks": {"score"},

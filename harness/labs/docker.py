@@ -29,7 +29,6 @@ import docker.utils
 import requests.exceptions
 from docker.models.containers import Container
 from docker.models.networks import Network
-from docker.types import Ulimit
 
 from harness import errors
 from harness.control import Listener
@@ -42,21 +41,11 @@ from harness.labs.base import (
     last_lines,
 )
 from harness.labs.image import ImageFacts, ensure_image
+from harness.labs.priority import PROMOTIONS, leave_group_without_budget
 from harness.units import monotonic_ns
 
 CONTROL = "/run/harness"
 ASSETS = "/assets"
-_NOBODY = "65534:65534"
-PROMOTIONS: tuple[dict[str, Any], ...] = (
-    {"user": _NOBODY, "ulimits": [Ulimit(name="rtprio", soft=50, hard=50)]},
-    {"user": "0:0", "cap_add": ["SYS_NICE"]},
-    {"user": _NOBODY},
-)
-"""How an endpoint may take SCHED_FIFO, best first: by a limit, without any capability; where the
-engine has no CAP_SYS_RESOURCE to raise it, by one capability; else not at all. ``agent_facts`` says
-which priority was reached."""
-
-
 _REFUSED = re.compile("rlimit|capabilit")
 """What an engine says of a limit or a capability that it may not give."""
 
@@ -151,6 +140,8 @@ class DockerLab:
                     role, START_TIMEOUT_S, _DockerAgent(agent_title(role, index), container)
                 )
                 stack.callback(channels[role].close)
+                container.reload()
+                leave_group_without_budget(container.attrs["State"]["Pid"], container.id)
             addresses = {role: self._address(c, network) for role, c in endpoints.items()}
             ports = {}
             for role, peer in (("sender", "receiver"), ("receiver", "sender")):
