@@ -8,8 +8,8 @@ A trial starts a run, kills one process of its tree (SIGKILL) at a random instan
 * in the virtual lab every table is, value for value, that of a run which nobody disturbed,
 * nothing is left: processes, control directories, containers, networks, half-written files.
 
-``--disk-full`` trials have no room for the compaction instead: from then on no file may grow beyond
-a limit, drawn so that it is met in this table or that (RLIMIT_FSIZE).
+``--disk-full`` trials have no room for the compaction instead: the run lies on a small disk (tmpfs;
+needs root), which is filled up to a few pages, so that they run out in this table or that.
 """
 
 from __future__ import annotations
@@ -119,13 +119,14 @@ def soak(
     for number in range(count):
         trial = Trial(lab, number)
         place = folder / f"trial-{number}"
-        if disk_full:
-            _fill_disk(trial, path, lab, place, chance)
-        else:
-            while (whole := _kill_one(trial, path, lab, place, chance, whole_s)) is not None:
-                whole_s = min(whole, whole_s)  # it ended before the blow fell: not a trial
-                shutil.rmtree(place)
-        _verify(trial, path, lab, place, expected, busy=busy)
+        with _disk(place) if disk_full else contextlib.nullcontext():
+            if disk_full:
+                _fill_disk(trial, path, lab, place, chance)
+            else:
+                while (whole := _kill_one(trial, path, lab, place, chance, whole_s)) is not None:
+                    whole_s = min(whole, whole_s)  # it ended before the blow fell: not a trial
+                    shutil.rmtree(place)
+            _verify(trial, path, lab, place, expected, busy=busy)
         print(
             f"{lab} {number}: {trial.victim} after {trial.after_s:.1f} s,"
             f" {trial.finished_before} of {CELLS} cells finished, {trial.resumes} resumes:"
@@ -138,20 +139,35 @@ def soak(
     return trials
 
 
-NO_ROOM = """
-import resource, signal, sys
+FULL_DISK = """
+import os, sys
 from harness import cli, run
 from harness.store import RunStore
 run.write_report = lambda directory: None
 real = RunStore.compact
-def full(self):
-    signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, ({limit}, resource.RLIM_INFINITY))
+def compact(self):
+    disk = os.statvfs(self.directory)
+    with open({ballast!r}, "wb") as ballast:
+        free = disk.f_bavail * disk.f_frsize
+        os.posix_fallocate(ballast.fileno(), 0, free - {room})
     real(self)
-RunStore.compact = full
+RunStore.compact = compact
 sys.exit(cli.main(sys.argv[1:]))
 """
-"""``harness`` whose files may not grow beyond ``limit`` bytes once compaction begins."""
+"""``harness`` whose disk has ``room`` bytes left once compaction begins."""
+DISK_BYTES = 64 << 20
+PAGE_BYTES = 4096
+
+
+@contextlib.contextmanager
+def _disk(place: Path) -> Iterator[None]:
+    """A file system of its own at ``place``; needs root."""
+    place.mkdir(parents=True, exist_ok=True)
+    subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={DISK_BYTES}", "kills", place], check=True)
+    try:
+        yield
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
 
 
 class _Run:
@@ -263,10 +279,12 @@ def _name(process: psutil.Process) -> str:
 
 def _fill_disk(trial: Trial, path: Path, lab: str, place: Path, chance: random.Random) -> None:
     """Compaction meets the end of the disk, at a place of its choosing."""
-    limit = chance.randrange(3_000, 22_000, 512)
-    trial.victim = f"files beyond {limit} B, at compaction"
-    run = _Run(path, lab, place, program=NO_ROOM.format(limit=limit))
+    room = chance.randrange(17) * PAGE_BYTES
+    trial.victim = f"a disk with {room} B left, at compaction"
+    ballast = place / "ballast"
+    run = _Run(path, lab, place, program=FULL_DISK.format(ballast=str(ballast), room=room))
     code, said = run.wait(), run.said()
+    ballast.unlink()
     if code == 0:
         trial.victim += " (there was room)"
     elif code != 1 or "Traceback" in said or "make room there" not in said:

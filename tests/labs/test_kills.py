@@ -24,6 +24,7 @@ def test_a_run_outlives_a_kill_of_any_of_its_processes(lab: str, tmp_path: Path)
         assert trial.problems == [], trial
 
 
+@pytest.mark.root
 def test_a_run_outlives_a_disk_that_is_full_at_compaction(tmp_path: Path) -> None:
     trials = soak("virtual", count=2, seed=5, folder=tmp_path, disk_full=True)
     assert [trial.problems for trial in trials] == [[], []]
