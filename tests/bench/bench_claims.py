@@ -8,9 +8,9 @@ ten is made better by what :mod:`harness.stats.simulated`, shown a pilot of othe
 writing them down.
 
 ``make bench`` streams 80 cells of each utterance, and the matrices draw from them.
-``python -m tests.bench.bench_claims --independent`` streams 25,200 cells, so that no two matrices,
-nor the pilot, share one: 2 to 3 hours of one core. ``--save`` and ``--scores`` part the streaming
-from the counting.
+``python -m tests.bench.bench_claims --cells N`` streams N of each; with 2,100 of them, 2 to 3 hours
+of one core, no two matrices share a cell, nor does the pilot with them. ``--save`` and ``--scores``
+part the streaming from the counting.
 """
 
 from __future__ import annotations
@@ -232,13 +232,16 @@ def main() -> None:
         description="False claims of null runs, and a planted difference.",
     )
     parser.add_argument(
-        "--independent", action="store_true", help="stream cells enough that no two runs share one"
+        "--cells",
+        type=int,
+        default=EVENTS,
+        help=f"of each utterance (default {EVENTS}); {(PILOT + MATRICES) * len(NAMES)} are enough"
+        " that no two runs share one",
     )
     parser.add_argument("--save", type=Path, metavar="FILE", help="keep the scores (.npy)")
     parser.add_argument("--scores", type=Path, metavar="FILE", help="count these; stream nothing")
     asked = parser.parse_args()
-    events = (PILOT + MATRICES) * len(NAMES) if asked.independent else EVENTS
-    scores = np.load(asked.scores, allow_pickle=False) if asked.scores else all_scores(events)
+    scores = np.load(asked.scores, allow_pickle=False) if asked.scores else all_scores(asked.cells)
     if asked.save:
         np.save(asked.save, scores)
     for figure, value in figures(scores).items():

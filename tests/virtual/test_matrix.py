@@ -146,7 +146,11 @@ def test_a_run_that_was_interrupted_goes_on_to_the_same_tables(
 ) -> None:
     command = [sys.executable, "-m", "harness.cli", "run", str(small), "--lab", "virtual"]
     running = subprocess.Popen(
-        [*command, "--out", str(tmp_path), "--jobs", "1"], stderr=subprocess.PIPE, text=True
+        [*command, "--out", str(tmp_path), "--jobs", "1"],
+        stderr=subprocess.PIPE,
+        text=True,
+        # The tests may run in the background of a script, whose jobs ignore it.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert running.stderr is not None
     for line in running.stderr:
