@@ -160,19 +160,12 @@ class SocketRunner:
             done, _ = wait(waiting, return_when=FIRST_COMPLETED)
             for future in done:
                 group, began = waiting.pop(future)
-                hit = [
-                    cell
-                    for cell, result in zip(group, future.result(), strict=True)
-                    if self._report(cell, result) == "machine"
-                ]
+                ended = list(zip(group, future.result(), strict=True))
+                for cell, result in ended:
+                    _tell(self._observer, cell, result.row["status"], result.row["reason"])
+                hit = [cell for cell, result in ended if result.row.get("blame") == "machine"]
                 headroom.end(began, bool(hit))
                 disturbed += hit
-
-    def _report(self, cell: Cell, result: CellResult) -> str | None:
-        """Tell the observer how a cell ended; who is to blame where it is not ok."""
-        _tell(self._observer, cell, result.row["status"], result.row["reason"])
-        blame: str | None = result.row.get("blame")
-        return blame
 
     def _at_once(self, cells: Sequence[Cell], engine: str) -> list[CellResult]:
         """Cells that one sender serves, on idle pairs, written down. A broken pair costs them

@@ -242,7 +242,6 @@ class DockerLab:
         return json.loads(output)
 
     def _address(self, container: Container, network: Network) -> tuple[str, str]:
-        container.reload()
         found = container.attrs["NetworkSettings"]["Networks"][network.name]
         return found["IPAddress"], found["MacAddress"]
 
