@@ -119,14 +119,17 @@ def soak(
     for number in range(count):
         trial = Trial(lab, number)
         place = folder / f"trial-{number}"
-        with _disk(place) if disk_full else contextlib.nullcontext():
+        with contextlib.ExitStack() as stack:
             if disk_full:
+                stack.enter_context(_disk(place))
                 _fill_disk(trial, path, lab, place, chance)
             else:
                 while (whole := _kill_one(trial, path, lab, place, chance, whole_s)) is not None:
                     whole_s = min(whole, whole_s)  # it ended before the blow fell: not a trial
                     shutil.rmtree(place)
             _verify(trial, path, lab, place, expected, busy=busy)
+            if disk_full and trial.problems:
+                shutil.copytree(place, folder / f"{place.name}-kept", symlinks=True)
         print(
             f"{lab} {number}: {trial.victim} after {trial.after_s:.1f} s,"
             f" {trial.finished_before} of {CELLS} cells finished, {trial.resumes} resumes:"
